@@ -1,0 +1,85 @@
+//! Identifiers. All are plain values, compared exactly, formatted as unsigned decimals.
+
+use std::fmt;
+
+/// A tenant, (org, appkey) in the configuration; an index into the list of tenants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(pub u32);
+
+/// A user of a tenant, as on the wire of `binary` (full u32 range).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(pub u32);
+
+/// A group of a tenant (full u32 range).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
+/// A user anywhere in the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserKey {
+    pub tenant: TenantId,
+    pub id: UserId,
+}
+
+/// A group anywhere in the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    pub tenant: TenantId,
+    pub id: GroupId,
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The sender's id of a message: up to [`MessageId::MAX`] opaque bytes, echoed unchanged.
+#[derive(Clone, Copy)]
+pub struct MessageId {
+    len: u8,
+    bytes: [u8; Self::MAX],
+}
+
+impl MessageId {
+    /// Longest id in bytes (`binary`: always exactly 32).
+    pub const MAX: usize = 32;
+
+    /// `None` if `bytes` is longer than [`Self::MAX`].
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut id = Self { len: u8::try_from(bytes.len()).ok()?, bytes: [0; Self::MAX] };
+        id.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(id)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl From<[u8; Self::MAX]> for MessageId {
+    fn from(bytes: [u8; Self::MAX]) -> Self {
+        Self { len: Self::MAX as u8, bytes }
+    }
+}
+
+impl PartialEq for MessageId {
+    fn eq(&self, other: &Self) -> bool {
+        // The unused tail is always zero, so comparing the arrays compares the ids.
+        self.len == other.len && self.bytes == other.bytes
+    }
+}
+
+impl Eq for MessageId {}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageId({})", self.as_bytes().escape_ascii())
+    }
+}

@@ -1,0 +1,155 @@
+//! The seam between a protocol and everything else, and the table of protocols.
+//!
+//! A protocol is one file (or folder) beside this one and one line in [`protocols!`] below. Nothing
+//! else in the gateway names it.
+
+use crate::error::{Decoded, WireError};
+use crate::packet::{Outgoing, Packet};
+
+/// A client protocol: the per-connection codec state and its rules.
+///
+/// Over ws, one message is one packet. On a byte stream (tcp, tls), [`Protocol::frame_len`] finds
+/// the packets.
+pub trait Protocol: Sized {
+    /// The configuration name.
+    const NAME: &'static str;
+    /// A back end's door: no login, trusted by address, replies in request order.
+    const DOOR: bool = false;
+    /// What `[protocol.NAME]` configures.
+    type Settings;
+
+    /// The state of a fresh connection.
+    fn new() -> Self;
+
+    /// Finds the next packet on a byte stream: `value` is the range of the packet inside the
+    /// input, without the framing that `consumed` counts.
+    ///
+    /// # Errors
+    /// [`WireError`] as soon as the header shows a packet over the bound.
+    fn frame(settings: &Self::Settings, input: &[u8])
+    -> Result<Decoded<std::ops::Range<usize>>, WireError>;
+
+    /// Decodes one packet, the whole of `bytes`.
+    ///
+    /// # Errors
+    /// [`WireError`] if the packet is malformed; the state is as before.
+    fn decode<'a>(
+        &mut self,
+        settings: &Self::Settings,
+        bytes: &'a [u8],
+    ) -> Result<Packet<'a>, WireError>;
+
+    /// Appends one packet (without ws framing) to `out`. Writes nothing where the protocol has no
+    /// such word. On a byte stream `stream` is true and the packet gets the protocol's own framing.
+    fn encode(
+        &self,
+        settings: &Self::Settings,
+        outgoing: &Outgoing<'_>,
+        stream: bool,
+        out: &mut Vec<u8>,
+    );
+
+    /// Connections with equal variants encode a push to equal bytes: the key under which a group
+    /// message's encoding is shared.
+    fn push_variant(&self, settings: &Self::Settings) -> u8;
+}
+
+macro_rules! protocols {
+    ($($variant:ident, $field:ident: $ty:ty;)*) => {
+        /// A row of the table of protocols.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum ProtocolId { $($variant),* }
+
+        impl ProtocolId {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The configuration name.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => <$ty>::NAME),* }
+            }
+
+            /// See [`Protocol::DOOR`].
+            pub fn is_door(self) -> bool {
+                match self { $(Self::$variant => <$ty>::DOOR),* }
+            }
+
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|id| id.name() == name)
+            }
+
+            /// The number under which stored messages keep their protocol.
+            pub fn number(self) -> u8 {
+                self as u8
+            }
+
+            pub fn from_number(number: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+        }
+
+        /// Every protocol's settings.
+        #[derive(Clone, Debug, Default)]
+        pub struct Settings { $(pub $field: <$ty as Protocol>::Settings),* }
+
+        /// The codec state of one connection.
+        #[derive(Debug)]
+        pub enum AnyProtocol { $($variant($ty)),* }
+
+        impl AnyProtocol {
+            pub fn new(id: ProtocolId) -> Self {
+                match id { $(ProtocolId::$variant => Self::$variant(<$ty>::new())),* }
+            }
+
+            pub fn id(&self) -> ProtocolId {
+                match self { $(Self::$variant(_) => ProtocolId::$variant),* }
+            }
+
+            /// See [`Protocol::frame`].
+            pub fn frame(
+                &self,
+                settings: &Settings,
+                input: &[u8],
+            ) -> Result<Decoded<std::ops::Range<usize>>, WireError> {
+                match self { $(Self::$variant(_) => <$ty>::frame(&settings.$field, input)),* }
+            }
+
+            /// See [`Protocol::decode`].
+            pub fn decode<'a>(
+                &mut self,
+                settings: &Settings,
+                bytes: &'a [u8],
+            ) -> Result<Packet<'a>, WireError> {
+                match self { $(Self::$variant(p) => p.decode(&settings.$field, bytes)),* }
+            }
+
+            /// See [`Protocol::encode`].
+            pub fn encode(
+                &self,
+                settings: &Settings,
+                outgoing: &Outgoing<'_>,
+                stream: bool,
+                out: &mut Vec<u8>,
+            ) {
+                match self {
+                    $(Self::$variant(p) => p.encode(&settings.$field, outgoing, stream, out)),*
+                }
+            }
+
+            /// See [`Protocol::push_variant`]; unique over all protocols.
+            pub fn push_variant(&self, settings: &Settings) -> u16 {
+                match self {
+                    $(Self::$variant(p) => {
+                        u16::from(self.id().number()) << 8
+                            | u16::from(p.push_variant(&settings.$field))
+                    }),*
+                }
+            }
+        }
+    };
+}
+
+protocols! {
+    Binary, binary: crate::binary::Binary;
+    BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
+}
