@@ -61,6 +61,11 @@ impl MessageId {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    /// The id with zero bytes up to [`Self::MAX`], for wires where it has a fixed width.
+    pub fn padded(&self) -> &[u8; Self::MAX] {
+        &self.bytes
+    }
 }
 
 impl From<[u8; Self::MAX]> for MessageId {

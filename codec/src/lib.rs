@@ -19,6 +19,7 @@ pub mod ids;
 pub mod message;
 pub mod packet;
 pub mod protocol;
+mod reader;
 pub mod ws;
 
 pub use close::CloseReason;

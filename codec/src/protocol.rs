@@ -4,17 +4,20 @@
 //! else in the gateway names it.
 
 use crate::error::{Decoded, WireError};
-use crate::packet::{Outgoing, Packet};
+use crate::packet::{Connect, Outgoing, Packet, Refusal};
 
 /// A client protocol: the per-connection codec state and its rules.
 ///
-/// Over ws, one message is one packet. On a byte stream (tcp, tls), [`Protocol::frame_len`] finds
+/// Over ws, one message is one packet. On a byte stream (tcp, tls), [`Protocol::frame`] finds
 /// the packets.
 pub trait Protocol: Sized {
     /// The configuration name.
     const NAME: &'static str;
     /// A back end's door: no login, trusted by address, replies in request order.
     const DOOR: bool = false;
+    /// The longest packet a client may send, in bytes without framing: the bound of a ws message
+    /// and of [`Protocol::frame`].
+    const PACKET_MAX: usize;
     /// What `[protocol.NAME]` configures.
     type Settings;
 
@@ -26,8 +29,10 @@ pub trait Protocol: Sized {
     ///
     /// # Errors
     /// [`WireError`] as soon as the header shows a packet over the bound.
-    fn frame(settings: &Self::Settings, input: &[u8])
-    -> Result<Decoded<std::ops::Range<usize>>, WireError>;
+    fn frame(
+        settings: &Self::Settings,
+        input: &[u8],
+    ) -> Result<Decoded<std::ops::Range<usize>>, WireError>;
 
     /// Decodes one packet, the whole of `bytes`.
     ///
@@ -38,6 +43,14 @@ pub trait Protocol: Sized {
         settings: &Self::Settings,
         bytes: &'a [u8],
     ) -> Result<Packet<'a>, WireError>;
+
+    /// What the settings forbid in a login, before credentials are looked at.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to send before the close.
+    fn check_connect(_settings: &Self::Settings, _connect: &Connect<'_>) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// Appends one packet (without ws framing) to `out`. Writes nothing where the protocol has no
     /// such word. On a byte stream `stream` is true and the packet gets the protocol's own framing.
@@ -72,6 +85,11 @@ macro_rules! protocols {
             /// See [`Protocol::DOOR`].
             pub fn is_door(self) -> bool {
                 match self { $(Self::$variant => <$ty>::DOOR),* }
+            }
+
+            /// See [`Protocol::PACKET_MAX`].
+            pub fn packet_max(self) -> usize {
+                match self { $(Self::$variant => <$ty>::PACKET_MAX),* }
             }
 
             pub fn from_name(name: &str) -> Option<Self> {
@@ -121,6 +139,17 @@ macro_rules! protocols {
                 bytes: &'a [u8],
             ) -> Result<Packet<'a>, WireError> {
                 match self { $(Self::$variant(p) => p.decode(&settings.$field, bytes)),* }
+            }
+
+            /// See [`Protocol::check_connect`].
+            pub fn check_connect(
+                &self,
+                settings: &Settings,
+                connect: &Connect<'_>,
+            ) -> Result<(), Refusal> {
+                match self {
+                    $(Self::$variant(_) => <$ty>::check_connect(&settings.$field, connect)),*
+                }
             }
 
             /// See [`Protocol::encode`].

@@ -1,0 +1,82 @@
+//! The three publishes of a client, and the payload rule they share.
+//!
+//! Owns: their layouts and the limits on the payload. Never: who may publish to whom.
+
+use super::PayloadLen;
+use super::wire::{PAYLOAD_MAX, command};
+use crate::error::{Malformed, WireError};
+use crate::ids::{GroupId, MessageId, UserId};
+use crate::packet::{Destination, Publish, UserList};
+use crate::reader::Reader;
+
+/// What limits and explains a payload's length field.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PayloadRule {
+    /// Bytes; over [`PAYLOAD_MAX`] means that.
+    pub(super) max: u32,
+    pub(super) len: PayloadLen,
+}
+
+/// Decodes what follows the command byte; `None` if `command` is no publish.
+pub(super) fn decode<'a>(
+    rule: PayloadRule,
+    command: u8,
+    reader: &mut Reader<'a>,
+) -> Option<Result<Publish<'a>, WireError>> {
+    let decode = match command {
+        command::PUBLISH => to_user,
+        command::GROUP_PUBLISH => to_group,
+        command::GROUP_PART_PUBLISH => to_part,
+        _ => return None,
+    };
+    Some(decode(rule, reader))
+}
+
+fn to_user<'a>(rule: PayloadRule, reader: &mut Reader<'a>) -> Result<Publish<'a>, WireError> {
+    let to = Destination::User(UserId(reader.u32()?));
+    let id = MessageId::from(reader.array()?);
+    Ok(Publish { id, to, body: payload(rule, reader)? })
+}
+
+fn to_group<'a>(rule: PayloadRule, reader: &mut Reader<'a>) -> Result<Publish<'a>, WireError> {
+    let to = Destination::Group(GroupId(reader.u32()?));
+    let id = MessageId::from(reader.array()?);
+    Ok(Publish { id, to, body: payload(rule, reader)? })
+}
+
+/// The count is checked against the bytes that are there before the list is touched.
+fn to_part<'a>(rule: PayloadRule, reader: &mut Reader<'a>) -> Result<Publish<'a>, WireError> {
+    let group = GroupId(reader.u32()?);
+    let id = MessageId::from(reader.array()?);
+    let users = usize::from(reader.u16()?);
+    let list = UserList::new(reader.take(users * 4)?);
+    let to = Destination::GroupPart(group, list);
+    Ok(Publish { id, to, body: payload(rule, reader)? })
+}
+
+/// A u16 length and the payload, which is the rest of the packet.
+///
+/// Early Android clients put the length in UTF-16 units there, so any text outside ASCII has more
+/// bytes than announced; under [`PayloadLen::Auto`] such a text is taken whole.
+fn payload<'a>(rule: PayloadRule, reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
+    let at_len = *reader;
+    let announced = usize::from(reader.u16()?);
+    let at_payload = *reader;
+    let payload = reader.rest();
+    let max = PAYLOAD_MAX.min(rule.max as usize);
+    if announced > max || payload.len() > max {
+        return Err(at_len.error(Malformed::TooLarge));
+    }
+    if announced > payload.len() {
+        return Err(at_payload.error(Malformed::Truncated));
+    }
+    if announced < payload.len() && !(rule.len == PayloadLen::Auto && utf16(payload, announced)) {
+        return Err(at_len.error(Malformed::TrailingBytes));
+    }
+    Ok(payload)
+}
+
+/// Whether `bytes` is text of exactly `units` UTF-16 units.
+fn utf16(bytes: &[u8], units: usize) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.encode_utf16().count() == units)
+}
