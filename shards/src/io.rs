@@ -15,6 +15,9 @@
 //!                           HandedOver(Err)                (still live, still the caller's)
 //! ```
 
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::sync::Arc;
