@@ -144,11 +144,11 @@ impl Protocol for Binary {
     ) -> Result<Packet<'a>, WireError> {
         let mut reader = Reader::new(bytes);
         let command = reader.u8().map_err(|_| WireError::new(Malformed::Empty, 0))?;
-        let rule = PayloadRule { max: settings.max_payload, len: settings.payload_len };
-        if let Some(publish) = publish::decode(rule, command, &mut reader) {
-            return publish.map(Packet::Publish);
-        }
         match command {
+            _ if publish::is_publish(command) => {
+                let rule = PayloadRule { max: settings.max_payload, len: settings.payload_len };
+                publish::decode(rule, command, &mut reader).map(Packet::Publish)
+            }
             // Some clients append to the id they acknowledge; the rest of the packet means nothing.
             command::PUB_ACK | command::GROUP_PUB_ACK | command::GROUP_PART_PUB_ACK => {
                 Ok(Packet::Ack(MessageId::from(reader.array()?)))

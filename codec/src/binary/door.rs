@@ -57,11 +57,11 @@ impl Protocol for BinaryPublish {
     ) -> Result<Packet<'a>, WireError> {
         let mut reader = Reader::new(bytes);
         let command = reader.u8().map_err(|_| WireError::new(Malformed::Empty, 0))?;
-        let rule = PayloadRule { max: settings.max_payload, len: PayloadLen::Strict };
-        match publish::decode(rule, command, &mut reader) {
-            Some(publish) => publish.map(Packet::Publish),
-            None => Err(WireError::new(Malformed::UnknownCommand, 0)),
+        if !publish::is_publish(command) {
+            return Err(WireError::new(Malformed::UnknownCommand, 0));
         }
+        let rule = PayloadRule { max: settings.max_payload, len: PayloadLen::Strict };
+        publish::decode(rule, command, &mut reader).map(Packet::Publish)
     }
 
     fn encode(&self, _: &Settings, outgoing: &Outgoing<'_>, stream: bool, out: &mut Vec<u8>) {
