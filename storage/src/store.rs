@@ -63,6 +63,15 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Unavailable`].
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError>;
+
+    /// Whether another process committed something since the last call, or since the store was
+    /// opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn changed(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }
 
 /// A user as the store keeps him.

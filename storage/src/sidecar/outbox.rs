@@ -1,0 +1,71 @@
+//! The way back from the sidecar's threads to the shards.
+//!
+//! Owns: one reply queue and one waker per shard. Never: drops a reply; the queues grow only to
+//! what a [`Port`](super::Port) lets be outstanding.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::Waker;
+use crate::request::{Reply, ShardIndex};
+
+pub(super) struct Outbox {
+    shards: Vec<Shard>,
+}
+
+struct Shard {
+    replies: Sender<Reply>,
+    /// A `StoreChanged` is due. A flag, not an entry: nobody asked for it, so nothing bounds how
+    /// many there may be.
+    changed: AtomicBool,
+    waker: Waker,
+}
+
+impl Outbox {
+    /// The outbox, and each shard's end of its queue.
+    pub(super) fn new(wakers: Vec<Waker>) -> (Self, Vec<Receiver<Reply>>) {
+        let open = |waker| {
+            let (replies, receiver) = unbounded();
+            (Shard { replies, changed: AtomicBool::new(false), waker }, receiver)
+        };
+        let (shards, receivers) = wakers.into_iter().map(open).unzip();
+        (Self { shards }, receivers)
+    }
+
+    /// Queues a reply; the shard is not woken yet.
+    pub(super) fn push(&self, shard: ShardIndex, reply: Reply) {
+        // A shard that is gone needs no reply.
+        let _ = self.shards[usize::from(shard)].replies.send(reply);
+    }
+
+    pub(super) fn wake(&self, shard: ShardIndex) {
+        (self.shards[usize::from(shard)].waker)();
+    }
+
+    /// Queues all of `replies` and wakes each of their shards once.
+    pub(super) fn deliver(&self, replies: &mut Vec<(ShardIndex, Reply)>) {
+        let mut touched = vec![false; if replies.is_empty() { 0 } else { self.shards.len() }];
+        for (shard, reply) in replies.drain(..) {
+            self.push(shard, reply);
+            touched[usize::from(shard)] = true;
+        }
+        for (shard, _) in self.shards.iter().zip(touched).filter(|(_, touched)| *touched) {
+            (shard.waker)();
+        }
+    }
+
+    pub(super) fn announce_change(&self) {
+        for shard in &self.shards {
+            shard.changed.store(true, Ordering::Release);
+            (shard.waker)();
+        }
+    }
+
+    /// Whether a change is due to `shard`; no longer afterwards.
+    pub(super) fn take_change(&self, shard: ShardIndex) -> bool {
+        let changed = &self.shards[usize::from(shard)].changed;
+        // The plain load keeps the line shared while nothing happens.
+        changed.load(Ordering::Relaxed) && changed.swap(false, Ordering::Acquire)
+    }
+}

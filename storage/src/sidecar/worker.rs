@@ -1,0 +1,310 @@
+//! The store thread's logic without the thread: batches of requests in, replies out.
+//!
+//! Owns: the store, group commit, the order of reads and writes, and what happens while the store
+//! is unavailable. Never: queues, threads, waking; `now` is an argument, so the simulator runs the
+//! same code under its own clock.
+//!
+//! A batch is carried out in segments, nearly always one:
+//!
+//! ```text
+//!   requests      W(a) W(b) R(c) R(a) W(d) ...
+//!   at once                  R(c)                 no write of c is pending: the store is up to date
+//!   one commit    W(a) W(b)           W(d)
+//!   then                          R(a)            sees W(a)
+//! ```
+//!
+//! A segment ends early only at a write of a user whose read is pending, which must not see it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use codec::UserKey;
+
+use super::retained::Retained;
+use crate::metrics::{Counters, StoreFigures};
+use crate::request::{AuthVerdict, Reply, Request, ShardIndex, StoreError};
+use crate::store::{Store, Write};
+
+/// Carries out store requests in the order given, per user.
+///
+/// - Writes are committed together; their replies are given out after the commit.
+/// - A read sees every earlier write of its user and no later one.
+/// - While the store is unavailable, appends are answered so at once, without asking it again
+///   before a back-off is over. Writes without a reply are retained and repeated, before any later
+///   write and before any read of their user.
+pub struct StoreWorker {
+    store: Box<dyn Store>,
+    retained: Retained,
+    /// The store failed: no write before this time.
+    down_until: Option<Duration>,
+    backoff: Duration,
+    segment: Segment,
+    answers: Vec<(ShardIndex, Option<Reply>)>,
+    counters: Arc<Counters>,
+}
+
+/// What waits for the next commit.
+#[derive(Default)]
+struct Segment {
+    writes: Vec<Write>,
+    /// Per write, the place of its answer.
+    slots: Vec<Option<usize>>,
+    writers: HashSet<UserKey>,
+    reads: Vec<(usize, Read)>,
+    readers: HashSet<UserKey>,
+}
+
+struct Read {
+    user: UserKey,
+    after: u64,
+    rows: u32,
+    bytes: u32,
+}
+
+impl StoreWorker {
+    /// Retains at most `retained_len_max` writes while the store is unavailable.
+    pub fn new(store: Box<dyn Store>, retained_len_max: usize) -> Self {
+        Self::with_counters(store, retained_len_max, Arc::default())
+    }
+
+    pub(super) fn with_counters(
+        store: Box<dyn Store>,
+        retained_len_max: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            store,
+            retained: Retained::new(retained_len_max),
+            down_until: None,
+            backoff: BACKOFF,
+            segment: Segment::default(),
+            answers: Vec::new(),
+            counters,
+        }
+    }
+
+    /// Carries out `requests`, which it empties, and appends one reply per request that has one to
+    /// `replies`, in the order of the requests. `now` counts from any fixed point.
+    pub fn run(
+        &mut self,
+        requests: &mut Vec<(ShardIndex, Request)>,
+        now: Duration,
+        replies: &mut Vec<(ShardIndex, Reply)>,
+    ) {
+        self.recover(now);
+        for (shard, request) in requests.drain(..) {
+            self.take(shard, request, now);
+        }
+        self.commit(now);
+        self.counters.store.retained.set(self.retained.len() as u64);
+        replies.extend(self.answers.drain(..).map(|(shard, reply)| {
+            (shard, reply.expect("a commit fills every slot of its segment"))
+        }));
+    }
+
+    /// When [`Self::run`] shall be called even without a request: retained writes are due.
+    pub fn retry_at(&self) -> Option<Duration> {
+        if self.retained.is_empty() { None } else { self.down_until }
+    }
+
+    /// Tries retained writes a last time, back-off or not.
+    pub fn finish(&mut self, now: Duration) {
+        self.down_until = None;
+        self.flush_retained(now);
+        self.counters.store.retained.set(self.retained.len() as u64);
+    }
+
+    /// Whether another process changed the store since the last call.
+    pub fn changed(&mut self) -> bool {
+        self.store.changed().unwrap_or(false)
+    }
+
+    /// The figures so far.
+    pub fn figures(&self) -> StoreFigures {
+        self.counters.store.figures()
+    }
+
+    /// Once the back-off is over: retained writes first, so that all later ones come after them.
+    /// Without any, the next write is the probe.
+    fn recover(&mut self, now: Duration) {
+        if self.down_until.is_some_and(|until| until <= now) {
+            self.down_until = None;
+            self.flush_retained(now);
+        }
+    }
+
+    fn flush_retained(&mut self, now: Duration) {
+        while self.down_until.is_none() && !self.retained.is_empty() {
+            let writes = self.retained.oldest(RETRY_LEN_MAX);
+            let results = write(&mut *self.store, writes, &self.counters);
+            for result in &results {
+                self.count_update(*result);
+            }
+            self.retained.settle(&results);
+            self.note_outcome(&results, now);
+        }
+    }
+
+    fn take(&mut self, shard: ShardIndex, request: Request, now: Duration) {
+        match request {
+            Request::Append(append) => {
+                let slot = self.reserve(shard);
+                self.write(Write::Append(append), Some(slot), now);
+            }
+            Request::Delete { user, seq } => self.write(Write::Delete { user, seq }, None, now),
+            Request::FailedRound { user, seq, charge } => {
+                self.write(Write::FailedRound { user, seq, charge }, None, now);
+            }
+            Request::DeadLetter { user, seq, reason } => {
+                self.write(Write::DeadLetter { user, seq, reason }, None, now);
+            }
+            Request::Read { user, after, rows, bytes } => {
+                let slot = self.reserve(shard);
+                self.read(slot, Read { user, after, rows, bytes });
+            }
+            Request::Members { group } => {
+                let result = self.store.members(group);
+                self.count_read(result.is_err());
+                self.answers.push((shard, Some(Reply::Members { group, result })));
+            }
+            // Never routed here; owed a reply all the same.
+            Request::Auth(request) => {
+                let (token, verdict) = (request.token, AuthVerdict::Unavailable);
+                self.answers.push((shard, Some(Reply::Auth { token, verdict })));
+            }
+        }
+    }
+
+    fn reserve(&mut self, shard: ShardIndex) -> usize {
+        self.answers.push((shard, None));
+        self.answers.len() - 1
+    }
+
+    fn write(&mut self, write: Write, slot: Option<usize>, now: Duration) {
+        let user = user_of(&write);
+        if self.segment.readers.contains(&user) {
+            self.commit(now);
+        }
+        if self.down_until.is_some() {
+            self.settle(write, slot, Err(StoreError::Unavailable));
+        } else {
+            self.segment.writers.insert(user);
+            self.segment.writes.push(write);
+            self.segment.slots.push(slot);
+        }
+    }
+
+    fn read(&mut self, slot: usize, read: Read) {
+        if self.segment.writers.contains(&read.user) {
+            self.segment.readers.insert(read.user);
+            self.segment.reads.push((slot, read));
+        } else {
+            self.answer_read(slot, &read);
+        }
+    }
+
+    fn answer_read(&mut self, slot: usize, read: &Read) {
+        // Rows whose delete is retained would be delivered again.
+        let result = if self.retained.has(read.user) {
+            Err(StoreError::Unavailable)
+        } else {
+            self.store.read(read.user, read.after, read.rows, read.bytes)
+        };
+        self.count_read(result.is_err());
+        self.answers[slot].1 = Some(Reply::Rows { user: read.user, result });
+    }
+
+    /// Ends the segment: its writes in one transaction, then its reads.
+    fn commit(&mut self, now: Duration) {
+        if self.segment.writes.is_empty() {
+            return;
+        }
+        let mut segment = std::mem::take(&mut self.segment);
+        let results = write(&mut *self.store, &segment.writes, &self.counters);
+        self.note_outcome(&results, now);
+        let slots = segment.slots.drain(..);
+        for ((write, slot), result) in segment.writes.drain(..).zip(slots).zip(results) {
+            self.settle(write, slot, result);
+        }
+        for (slot, read) in segment.reads.drain(..) {
+            self.answer_read(slot, &read);
+        }
+        segment.writers.clear();
+        segment.readers.clear();
+        self.segment = segment;
+    }
+
+    fn note_outcome(&mut self, results: &[Result<(), StoreError>], now: Duration) {
+        if results.contains(&Err(StoreError::Unavailable)) {
+            self.down_until = Some(now + self.backoff);
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        } else {
+            self.backoff = BACKOFF;
+        }
+    }
+
+    /// Answers an append; keeps another write if it can still be done later.
+    fn settle(&mut self, write: Write, slot: Option<usize>, result: Result<(), StoreError>) {
+        let store = &self.counters.store;
+        match (write, slot) {
+            (Write::Append(append), Some(slot)) => {
+                match result {
+                    Ok(()) => store.rows.add(1),
+                    Err(StoreError::Full) => store.full.add(1),
+                    Err(StoreError::Unavailable) => store.unavailable.add(1),
+                }
+                let reply = Reply::Appended { user: append.user, seq: append.seq, result };
+                self.answers[slot].1 = Some(reply);
+            }
+            (write, _) => {
+                self.count_update(result);
+                if result == Err(StoreError::Unavailable) {
+                    let dropped = self.retained.push(write);
+                    self.counters.store.retained_dropped.add(dropped);
+                }
+            }
+        }
+    }
+
+    fn count_update(&self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.counters.store.updates.add(1),
+            Err(StoreError::Full) => self.counters.store.updates_refused.add(1),
+            Err(StoreError::Unavailable) => {}
+        }
+    }
+
+    fn count_read(&self, failed: bool) {
+        self.counters.store.reads.add(1);
+        self.counters.store.reads_unavailable.add(u64::from(failed));
+    }
+}
+
+fn write(
+    store: &mut dyn Store,
+    writes: &[Write],
+    counters: &Counters,
+) -> Vec<Result<(), StoreError>> {
+    let start = Instant::now();
+    let results = store.write(writes);
+    counters.store.committed(start.elapsed());
+    assert_eq!(results.len(), writes.len(), "a store gives one result per write");
+    results
+}
+
+pub(super) fn user_of(write: &Write) -> UserKey {
+    match write {
+        Write::Append(append) => append.user,
+        Write::Delete { user, .. }
+        | Write::FailedRound { user, .. }
+        | Write::DeadLetter { user, .. } => *user,
+    }
+}
+
+/// The first pause of a store that failed, doubled by each further failure.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// Half of what a client of `binary` waits before it sends again.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Retained writes per transaction: some milliseconds each.
+const RETRY_LEN_MAX: usize = 1024;
