@@ -134,6 +134,16 @@ pub trait Io {
     /// The time of the last [`Io::wait`].
     fn now(&self) -> Now;
 
+    /// The time at this moment, for measuring how long a turn took.
+    fn clock(&self) -> Now {
+        self.now()
+    }
+
+    /// What the engine counts, for the metrics: (name, help, value).
+    fn figures(&self) -> Vec<(&'static str, &'static str, u64)> {
+        Vec::new()
+    }
+
     /// Slots in the table.
     fn capacity(&self) -> u32;
 

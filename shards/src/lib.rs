@@ -1,8 +1,37 @@
-//! The per-core engine: the ring loop, connections, sessions, delivery, and the mesh between shards.
+//! The per-core engine: the ring loop, connections, sessions, delivery, the mesh between shards.
 //!
-//! Owns: sockets, buffers, timers, sessions of the users whose home is this shard.
-//! Never: names a protocol, blocks, takes a lock, touches a file or the network beyond its ring.
-//! `unsafe` only in `io/{uring,bufs,sys}.rs`.
+//! ```text
+//!   kernel --io--> shard --input--> home (sessions, deliveries, groups) --world--> io, mesh, sidecar
+//! ```
+//!
+//! Owns: sockets, buffers, timers, and the sessions of the users whose home this shard is.
+//! Never: names a protocol, blocks, takes a lock, reads a file, resolves a name. `unsafe` stands
+//! only in `io/{uring,bufs,sys}.rs`.
 #![deny(unsafe_code)]
 
+pub mod backend;
+pub mod config;
+mod conn;
+pub mod control;
+mod hand_over;
+pub mod home;
+mod input;
 pub mod io;
+pub mod limits;
+mod logins;
+pub mod mesh;
+pub mod metrics;
+pub mod mutants;
+pub mod router;
+pub mod shard;
+mod table;
+pub mod timers;
+mod tls;
+mod world;
+
+pub use backend::Backend;
+pub use config::ShardConfig;
+pub use control::{Control, Snapshot};
+pub use home::Identity;
+pub use mesh::Mesh;
+pub use shard::{Parts, Shard};

@@ -107,7 +107,9 @@ pub enum Reply {
     Rows { user: UserKey, result: Result<(Vec<Row>, bool), StoreError> },
     Members { group: GroupKey, result: Result<Arc<[UserId]>, StoreError> },
     Auth { token: u64, verdict: AuthVerdict },
-    /// Another process (the CLI) changed the store: drop cached groups, read users again.
+    /// Dead letters of a user were put back by another process; sent to every shard.
+    Requeued { user: UserKey },
+    /// Another process (the CLI) changed the store: drop cached groups.
     StoreChanged,
 }
 

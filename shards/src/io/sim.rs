@@ -91,6 +91,11 @@ impl SimNet {
         Now(net.now)
     }
 
+    /// Wakes a shard from outside, as the sidecar does after it queued a reply.
+    pub fn ring(&self, shard: ShardIndex) {
+        self.0.borrow_mut().ring(shard);
+    }
+
     /// The gateway dies: all its connections end, whatever it had in flight is gone. Then the
     /// shards are to be dropped; new ones can be started, and time goes on.
     pub fn crash_all(&self) {

@@ -332,11 +332,7 @@ impl Io for SimIo {
     }
 
     fn doorbell(&mut self, to: ShardIndex) {
-        let mut net = self.net.0.borrow_mut();
-        let target = net.shards.get(usize::from(to)).and_then(Option::as_ref);
-        if let Some(life) = target.map(|target| target.life) {
-            net.complete_later(Event::Doorbell { shard: to, life });
-        }
+        self.net.0.borrow_mut().ring(to);
     }
 
     fn wait(&mut self, wait: Wait) {

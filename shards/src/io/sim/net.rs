@@ -529,6 +529,14 @@ impl Net {
         }
     }
 
+    /// Wakes a shard after the delay of a doorbell; one that is not running hears nothing.
+    pub(super) fn ring(&mut self, shard: ShardIndex) {
+        let state = self.shards.get(usize::from(shard)).and_then(Option::as_ref);
+        if let Some(life) = state.map(|state| state.life) {
+            self.complete_later(Event::Doorbell { shard, life });
+        }
+    }
+
     /// The receives that wait for a buffer try again; whoever is first gets it.
     pub(super) fn feed_starved(&mut self, shard: ShardIndex, life: u32) {
         let Some(state) = self.shard(shard, life) else { return };

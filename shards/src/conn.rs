@@ -1,0 +1,173 @@
+//! A connection as a flat record: what its socket is doing, its framing, its output.
+//!
+//! ```text
+//!            Accepted                    HandedIn + Adopt
+//!               |                               |
+//!   (tls) -> Upgrade -> Login -> Authenticating |         packets, heartbeats
+//!               |         |        |      \     v        /
+//!               |         |        |       +-> Online --+
+//!               |         |        +-> HandingOver -> (gone: another shard has it)
+//!               v         v        v            |
+//!                Closing: last words, then the kernel's close -> Free
+//! ```
+
+use codec::ws::Ws;
+use codec::{AnyProtocol, ProtocolId};
+
+use crate::hand_over::HandOver;
+use crate::home::session::Deadline;
+use crate::io::{ListenerIndex, Now, Piece, SendBatch, ShardIndex};
+use crate::tls::Tls;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No connection on this slot.
+    #[default]
+    Free,
+    /// ws: the HTTP upgrade request has not come whole.
+    Upgrade,
+    /// The first packet must be a login.
+    Login,
+    /// The authenticator has the credentials. Nothing is read.
+    Authenticating,
+    /// Output drains, then the descriptor goes to the home shard. Nothing is read.
+    HandingOver,
+    /// Packets go to the session.
+    Online,
+    /// Last words are on their way; what comes in is only looked at for the peer's Close.
+    Closing,
+    /// The kernel is closing it.
+    Closed,
+}
+
+/// How packets are found in the bytes.
+#[derive(Debug, Default)]
+pub(crate) enum Framing {
+    /// An HTTP request comes first.
+    #[default]
+    Upgrade,
+    Ws(Ws),
+    /// The protocol's own frames.
+    Stream,
+}
+
+/// What a login waits with.
+#[derive(Debug)]
+pub(crate) struct LoginWait {
+    pub(crate) name: Box<[u8]>,
+    pub(crate) client: u8,
+    /// Once verified and to be handed over: where, and with what.
+    pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) listener: ListenerIndex,
+    pub(crate) receiving: bool,
+    pub(crate) sending: bool,
+    /// In the list of connections to flush.
+    pub(crate) dirty: bool,
+    /// In the list of publishers that wait for a queue to empty.
+    pub(crate) held: bool,
+    /// The peer's ws Close has come, or its end of the stream.
+    pub(crate) peer_done: bool,
+    /// Bytes received before the login, saturating.
+    pub(crate) early_bytes: u16,
+    pub(crate) protocol: AnyProtocol,
+    pub(crate) framing: Framing,
+    pub(crate) tls: Option<Box<Tls>>,
+    pub(crate) wait: Option<Box<LoginWait>>,
+    /// Bytes read and not parsed: a head or a packet that came in part, or what followed a login.
+    pub(crate) spill: Vec<u8>,
+    /// Output of this turn.
+    pub(crate) output: Option<SendBatch>,
+    /// Plaintext bytes queued ever, and those of them given to the engine.
+    pub(crate) queued: u64,
+    pub(crate) flushed: u64,
+    /// When the socket last took something, or was given something while idle.
+    pub(crate) progress_at: Now,
+    pub(crate) deadline: Deadline,
+}
+
+impl Default for Conn {
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            phase: Phase::Free,
+            listener: 0,
+            receiving: false,
+            sending: false,
+            dirty: false,
+            held: false,
+            peer_done: false,
+            early_bytes: 0,
+            protocol: AnyProtocol::new(ProtocolId::ALL[0]),
+            framing: Framing::Upgrade,
+            tls: None,
+            wait: None,
+            spill: Vec::new(),
+            output: None,
+            queued: 0,
+            flushed: 0,
+            progress_at: Now(0),
+            deadline: Deadline::default(),
+        }
+    }
+}
+
+impl Conn {
+    /// Bytes waiting to be sent.
+    pub(crate) fn backlog(&self) -> usize {
+        (self.queued - self.flushed) as usize
+    }
+
+    /// The state that goes to another shard, with a verified login.
+    pub(crate) fn take_hand_over(&mut self, login: crate::home::Login) -> HandOver {
+        HandOver {
+            framing: std::mem::take(&mut self.framing),
+            protocol: std::mem::replace(&mut self.protocol, AnyProtocol::new(ProtocolId::ALL[0])),
+            tls: self.tls.take(),
+            spill: std::mem::take(&mut self.spill),
+            login,
+        }
+    }
+}
+
+/// The end of a connection's output, to append to.
+pub(crate) fn writer<'a>(
+    output: &'a mut Option<SendBatch>,
+    pool: &mut BatchPool,
+) -> &'a mut Vec<u8> {
+    let pieces = &mut output.get_or_insert_with(|| pool.take()).pieces;
+    if !matches!(pieces.last(), Some(Piece::Owned(_))) {
+        pieces.push(Piece::Owned(Vec::new()));
+    }
+    match pieces.last_mut() {
+        Some(Piece::Owned(bytes)) => bytes,
+        _ => unreachable!("pushed above"),
+    }
+}
+
+/// Sent batches kept with their buffers for reuse.
+#[derive(Debug, Default)]
+pub(crate) struct BatchPool(Vec<SendBatch>);
+
+impl BatchPool {
+    pub(crate) fn take(&mut self) -> SendBatch {
+        self.0.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give(&mut self, mut batch: SendBatch) {
+        use crate::limits::{SPARE_BUFFER_BYTES, SPARE_BUFFERS};
+        batch.pieces.truncate(1);
+        if let [Piece::Owned(bytes)] = &mut batch.pieces[..]
+            && bytes.capacity() <= SPARE_BUFFER_BYTES
+            && self.0.len() < SPARE_BUFFERS
+        {
+            bytes.clear();
+            self.0.push(batch);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! A delivery from its arrival at the recipient's home shard until it is done.
+//!
+//! ```text
+//!            deliver                    acknowledged by a terminal
+//!   Memory ------------> in flight ---------------------------------> done
+//!      |  silent for persist_after, last terminal gone, backlog          ^
+//!      v                                                                 |
+//!   Storing --committed--> Stored (owed: safe) ---- acknowledged --------+ (+ delete)
+//!      |                                   \--- read back at login ------^
+//!      +--failed--> Memory again (a terminal is there), or failed (offline)
+//! ```
+
+use std::sync::Arc;
+
+use codec::{Message, MessageId, Outgoing, UserKey};
+use storage::{Append, Request};
+
+use crate::home::Home;
+use crate::home::effects::{Effects, Timer};
+use crate::home::inbox::{Delivery, Inbox, Kept, Mode, Owed};
+use crate::home::session::Flight;
+use crate::io::{Now, Slot};
+use crate::limits::{
+    INBOX_BYTES, INBOX_MESSAGES, READ_BYTES, READ_LOW_WATER, READ_ROWS, STALL_PERSIST_MS,
+};
+use crate::mutants::{self, Mutant};
+
+impl Home {
+    /// A message for a user whose home this is.
+    pub(super) fn deliver(
+        &mut self,
+        to: UserKey,
+        message: Arc<Message>,
+        owed: Owed,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let index = self.users.find_or_insert(to);
+        self.make_inbox(index);
+        let mut delivery = Delivery {
+            seq: self.next_seq,
+            message,
+            kept: Kept::Memory,
+            owed,
+            done: false,
+            flights: 0,
+            charges: 0,
+            sent: false,
+            since: now,
+        };
+        self.next_seq += 1;
+        self.counters.deliveries += 1;
+        let user = self.users.at(index);
+        let inbox = user.inbox.as_mut().expect("made above");
+        if inbox.mode == Mode::Live
+            && (inbox.queue.len() >= INBOX_MESSAGES || inbox.bytes >= INBOX_BYTES)
+        {
+            // Too much for memory: what comes now waits in the store until the queue drains.
+            inbox.mode = Mode::CatchingUp;
+            inbox.read_after = inbox.queue.back().map_or(0, |last| last.seq);
+            self.counters.spilled_inboxes += 1;
+        }
+        if inbox.mode == Mode::Live {
+            inbox.push(delivery);
+            let persist_at = now.plus_ms(self.config.persist_after_ms);
+            user.deadline.want(fx, Timer::User(to), persist_at);
+            self.push_user(index, now, fx);
+            return;
+        }
+        delivery.kept = Kept::Storing;
+        self.append(index, &delivery, fx);
+        let ack_now = mutants::on(Mutant::AckBeforeCommit);
+        if ack_now {
+            self.settle(std::mem::replace(&mut delivery.owed, Owed::Nobody), to, true, fx);
+        }
+        self.users.at(index).inbox.as_mut().expect("made above").behind.push_back(delivery);
+    }
+
+    /// Pushes to every terminal what its window allows.
+    pub(super) fn push_user(&mut self, index: u32, now: Now, fx: &mut impl Effects) {
+        for slot in self.terminals(index) {
+            self.push_terminal(index, slot, now, fx);
+        }
+        self.read_more_if_low(index, fx);
+    }
+
+    fn push_terminal(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let Some(inbox) = &mut self.users.at(index).inbox else { return };
+        let first = inbox.position(session.cursor);
+        for delivery in inbox.queue.iter_mut().skip(first) {
+            if !delivery.done {
+                if !session.has_room(delivery.message.body.len()) {
+                    break;
+                }
+                let end = fx.transmit(slot, &Outgoing::Push(&delivery.message));
+                session.flights.push_back(Flight {
+                    seq: delivery.seq,
+                    tag: tag(&delivery.message.id),
+                    end,
+                    retry_at: now,
+                    body_bytes: delivery.message.body.len() as u32,
+                    copies: 1,
+                    sent: false,
+                });
+                session.flight_bytes += delivery.message.body.len() as u32;
+                delivery.flights += 1;
+                self.counters.pushes += 1;
+            }
+            session.cursor = delivery.seq + 1;
+        }
+    }
+
+    /// Sends a copy of a push again on the same terminal.
+    pub(super) fn push_again(&mut self, slot: Slot, seq: u64, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let Some(inbox) = &mut self.users.at(session.user).inbox else { return };
+        let flight = session.flights.iter_mut().find(|flight| flight.seq == seq);
+        let (Some(delivery), Some(flight)) = (inbox.find(seq), flight) else { return };
+        flight.end = fx.transmit(slot, &Outgoing::Push(&delivery.message));
+        flight.copies += 1;
+        flight.sent = false;
+        self.counters.retries += 1;
+    }
+
+    /// All of the connection's output up to `offset` is in the socket.
+    pub fn sent(&mut self, slot: Slot, offset: u64, now: Now, fx: &mut impl Effects) {
+        let retry_at = now.plus_ms(self.config.retry_interval_ms);
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let mut any = false;
+        let inbox = match session.flights.is_empty() {
+            true => None,
+            false => self.users.at(session.user).inbox.as_mut(),
+        };
+        let Some(inbox) = inbox else { return };
+        for flight in session.flights.iter_mut().filter(|f| !f.sent && f.end <= offset) {
+            flight.sent = true;
+            flight.retry_at = retry_at;
+            any = true;
+            if let Some(delivery) = inbox.find(flight.seq).filter(|delivery| !delivery.sent) {
+                delivery.sent = true;
+                delivery.since = now;
+            }
+        }
+        if !any {
+            return;
+        }
+        session.deadline.want(fx, Timer::Session(slot), retry_at);
+        if !self.config.require_push_ack {
+            self.count_sent_as_acknowledged(slot, now, fx);
+        }
+    }
+
+    /// A terminal has a push. Ids that are not in flight on it are late or unknown: ignored.
+    pub(super) fn acknowledged(
+        &mut self,
+        slot: Slot,
+        id: &MessageId,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let index = session.user;
+        let Some(inbox) = self.users.at(index).inbox.as_mut() else { return };
+        let wanted = tag(id);
+        let found = session.flights.iter().position(|flight| {
+            let same = flight.tag == wanted || mutants::on(Mutant::AckAnything);
+            same && inbox
+                .find(flight.seq)
+                .is_some_and(|d| d.message.id == *id || mutants::on(Mutant::AckAnything))
+        });
+        let Some(flight) = found.and_then(|position| session.flights.remove(position)) else {
+            return;
+        };
+        session.flight_bytes -= flight.body_bytes;
+        session.widen();
+        self.finish(index, flight.seq, fx);
+        self.pop_done(index);
+        self.push_user(index, now, fx);
+        self.tidy_user(index, fx);
+    }
+
+    /// The first acknowledgement makes a delivery done, in any state.
+    fn finish(&mut self, index: u32, seq: u64, fx: &mut impl Effects) {
+        let user = self.users.at(index);
+        let key = user.key;
+        let Some(delivery) = user.inbox.as_mut().and_then(|inbox| inbox.find(seq)) else { return };
+        delivery.flights -= 1;
+        if delivery.done {
+            return;
+        }
+        delivery.done = true;
+        let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
+        if delivery.kept != Kept::Memory && !mutants::on(Mutant::LostDelete) {
+            fx.store(Request::Delete { user: key, seq });
+        }
+        self.counters.acknowledged += 1;
+        self.settle(owed, key, true, fx);
+    }
+
+    pub(super) fn pop_done(&mut self, index: u32) {
+        let mut pushed_to = u64::MAX;
+        for slot in self.terminals(index) {
+            let cursor = self.sessions.get(slot.index).map_or(u64::MAX, |session| session.cursor);
+            pushed_to = pushed_to.min(cursor);
+        }
+        if let Some(inbox) = &mut self.users.at(index).inbox {
+            inbox.pop_done(pushed_to);
+            inbox.invariants();
+        }
+    }
+
+    /// A user's timer: what has waited too long goes to the store; failed reads are tried again.
+    pub fn user_timer(&mut self, key: UserKey, now: Now, fx: &mut impl Effects) {
+        let Some(index) = self.users.find(key) else { return };
+        self.users.at(index).deadline.fired();
+        let next = self.persist_overdue(index, now, fx);
+        let user = self.users.at(index);
+        if let Some(inbox) = &mut user.inbox
+            && inbox.read_again.is_some_and(|at| at <= now)
+        {
+            inbox.read_again = None;
+            self.read_more(index, fx);
+        }
+        let user = self.users.at(index);
+        let read_again = user.inbox.as_ref().and_then(|inbox| inbox.read_again);
+        let dedup = self.expire_dedup(index, now);
+        let next = [next, read_again, dedup].into_iter().flatten().min();
+        if let Some(at) = next {
+            self.users.at(index).deadline.want(fx, Timer::User(key), at);
+        }
+        self.tidy_user(index, fx);
+    }
+
+    /// Appends what is overdue; returns when the next delivery will be.
+    fn persist_overdue(&mut self, index: u32, now: Now, fx: &mut impl Effects) -> Option<Now> {
+        let silent = self.config.persist_after_ms;
+        let due_at = |delivery: &Delivery| match delivery.sent {
+            true => delivery.since.plus_ms(silent),
+            false => delivery.since.plus_ms(silent.max(STALL_PERSIST_MS)),
+        };
+        let waiting = |delivery: &Delivery| delivery.kept == Kept::Memory && !delivery.done;
+        let inbox = self.users.at(index).inbox.as_deref_mut()?;
+        let mut queue = inbox.queue.iter().filter(|delivery| waiting(delivery));
+        if !queue.any(|delivery| due_at(delivery) <= now) {
+            return inbox.queue.iter().filter(|d| waiting(d)).map(due_at).min();
+        }
+        // The recipient is silent: what waits behind the overdue goes with it, in order.
+        for position in 0..inbox_of(self.users.at(index)).queue.len() {
+            let Some(delivery) = inbox_of(self.users.at(index)).queue.get_mut(position) else {
+                break;
+            };
+            if waiting(delivery) {
+                delivery.kept = Kept::Storing;
+                let append = (delivery.seq, Arc::clone(&delivery.message));
+                self.append_row(index, append.0, append.1, fx);
+            }
+        }
+        None
+    }
+
+    /// Asks for more rows when the queue runs low and the store may have some.
+    pub(super) fn read_more_if_low(&mut self, index: u32, fx: &mut impl Effects) {
+        let low = self.users.at(index).inbox.as_ref().is_some_and(|inbox| {
+            inbox.mode == Mode::CatchingUp
+                && inbox.read_again.is_none()
+                && inbox.queue.len() <= READ_LOW_WATER
+        });
+        if low {
+            self.read_more(index, fx);
+        }
+    }
+
+    pub(super) fn read_more(&mut self, index: u32, fx: &mut impl Effects) {
+        let user = self.users.at(index);
+        let Some(inbox) = &mut user.inbox else { return };
+        if inbox.mode != Mode::CatchingUp || inbox.reading {
+            return;
+        }
+        inbox.reading = true;
+        let (user, after) = (user.key, inbox.read_after);
+        fx.store(Request::Read { user, after, rows: READ_ROWS, bytes: READ_BYTES });
+    }
+
+    /// Receivers that never acknowledge (`require_push_ack = false`): in the socket is delivered.
+    fn count_sent_as_acknowledged(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let index = session.user;
+        let mut done = Vec::new();
+        while let Some(flight) = session.flights.pop_front_if(|flight| flight.sent) {
+            session.flight_bytes -= flight.body_bytes;
+            done.push(flight.seq);
+        }
+        for seq in done {
+            self.finish(index, seq, fx);
+        }
+        self.pop_done(index);
+        self.push_user(index, now, fx);
+        self.tidy_user(index, fx);
+    }
+
+    fn make_inbox(&mut self, index: u32) {
+        if self.users.at(index).inbox.is_some() {
+            return;
+        }
+        let mut inbox = self.take_inbox();
+        let user = self.users.at(index);
+        inbox.mode = if user.terminals.is_empty() { Mode::Offline } else { Mode::Live };
+        user.inbox = Some(inbox);
+    }
+
+    fn append(&mut self, index: u32, delivery: &Delivery, fx: &mut impl Effects) {
+        self.append_row(index, delivery.seq, Arc::clone(&delivery.message), fx);
+    }
+
+    pub(super) fn append_row(
+        &mut self,
+        index: u32,
+        seq: u64,
+        message: Arc<Message>,
+        fx: &mut impl Effects,
+    ) {
+        let user = self.users.at(index);
+        self.counters.appends += 1;
+        let (user, binding) = (user.key, user.name.clone());
+        fx.store(Request::Append(Append { user, seq, message, binding }));
+    }
+}
+
+fn inbox_of(user: &mut crate::home::users::User) -> &mut Inbox {
+    user.inbox.as_deref_mut().expect("checked by the caller")
+}
+
+/// The first bytes of an id.
+fn tag(id: &MessageId) -> u64 {
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(id.as_bytes()) {
+        *to = *from;
+    }
+    u64::from_le_bytes(bytes)
+}

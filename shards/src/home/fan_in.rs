@@ -1,0 +1,76 @@
+//! A shard's share of a group message: delivered to each member here, answered once for all.
+
+use std::sync::Arc;
+
+use codec::{Message, Target, UserId, UserKey};
+
+use crate::home::Home;
+use crate::home::effects::Effects;
+use crate::home::inbox::Owed;
+use crate::io::Now;
+use crate::mesh::ShardMessage;
+use crate::mutants::{self, Mutant};
+
+/// Members of this shard for whom a group message is not safe yet.
+#[derive(Debug)]
+pub(crate) struct FanIn {
+    remaining: u32,
+    failed: Vec<UserId>,
+    owed: Owed,
+}
+
+impl Home {
+    pub(super) fn fan_in(
+        &mut self,
+        message: Arc<Message>,
+        members: &[UserId],
+        except: Option<UserId>,
+        owed: Owed,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Target::Group(group) = message.to else { return };
+        let index = match owed {
+            Owed::Nobody => None,
+            // One more than there are members, so that the answer waits for the end of the loop.
+            owed => Some(self.fan_ins.insert(FanIn { remaining: 1, failed: Vec::new(), owed })),
+        };
+        for &id in members.iter().filter(|&&id| Some(id) != except) {
+            let owed = index.map_or(Owed::Nobody, Owed::FanIn);
+            if let Some(fan_in) = index.and_then(|index| self.fan_ins.get_mut(index)) {
+                fan_in.remaining += 1;
+            }
+            let to = UserKey { tenant: group.tenant, id };
+            self.deliver(to, Arc::clone(&message), owed, now, fx);
+        }
+        if let Some(index) = index {
+            self.fan_in_settled(index, UserId(0), true, fx);
+        }
+    }
+
+    /// One member's delivery is safe or has failed.
+    pub(super) fn fan_in_settled(
+        &mut self,
+        index: u32,
+        user: UserId,
+        safe: bool,
+        fx: &mut impl Effects,
+    ) {
+        let Some(fan_in) = self.fan_ins.get_mut(index) else { return };
+        fan_in.remaining -= 1;
+        if !safe {
+            fan_in.failed.push(user);
+        }
+        if fan_in.remaining > 0 && !mutants::on(Mutant::FirstMemberSafe) {
+            return;
+        }
+        let Some(FanIn { failed, owed, .. }) = self.fan_ins.remove(index) else { return };
+        let Owed::Request { shard, request } = owed else { return };
+        if shard == self.identity.shard {
+            self.fan_done(request, &failed, fx);
+        } else {
+            let failed = (!failed.is_empty()).then(|| failed.into());
+            fx.route(shard, ShardMessage::FanOutDone { request, failed });
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Sessions come and go: login, replacement, heartbeat, retries, the end.
+
+use codec::{CloseReason, Outgoing, Refusal, UserKey};
+use storage::{Append, DeadReason, Request};
+
+use crate::config::DuplicatePolicy;
+use crate::home::Home;
+use crate::home::effects::{Effects, Timer};
+use crate::home::inbox::{Kept, Mode};
+use crate::home::session::{Flight, Kind, Session};
+use crate::io::{ListenerIndex, Now, Slot};
+use crate::limits::{DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, WINDOW_MESSAGES};
+use crate::mutants::{self, Mutant};
+
+/// A verified login.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub user: UserKey,
+    /// The kind of terminal; one connection per kind.
+    pub client: u8,
+    /// Open authentication: the name to bind to the id with the first message stored.
+    pub name: Option<Box<[u8]>>,
+    pub listener: ListenerIndex,
+}
+
+/// What the end of a connection says about the messages in flight on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// It ended without the acknowledgements: the oldest message may be poison.
+    Failed,
+    /// We ended it for a reason that no message has to do with.
+    Excused,
+}
+
+impl Round {
+    fn of(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Replaced | CloseReason::Shutdown => Self::Excused,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl Home {
+    /// Registers a terminal and accepts or refuses its login.
+    pub fn login(&mut self, slot: Slot, login: Login, now: Now, fx: &mut impl Effects) {
+        let index = self.users.find_or_insert(login.user);
+        let old = self.same_terminal(index, login.client);
+        if old.is_some() && self.config.duplicate_policy == DuplicatePolicy::RejectNew {
+            fx.transmit(slot, &Outgoing::Refused(Refusal::Duplicate));
+            fx.close(slot, CloseReason::LoginRefused);
+            return;
+        }
+        self.open_session(slot, Kind::Terminal, login.listener, now);
+        let session = self.sessions.entry(slot.index);
+        session.user = index;
+        session.client = login.client;
+        let user = self.users.at(index);
+        user.terminals.push(slot);
+        user.name = user.name.take().or(login.name);
+        fx.transmit(slot, &Outgoing::Accepted);
+        self.counters.logins += 1;
+        self.catch_up(index, fx);
+        if let Some(old) = old {
+            self.end(old, Round::Excused, now, fx);
+            fx.close(old, CloseReason::Replaced);
+        }
+        self.push_user(index, now, fx);
+        self.arm_session(slot, fx);
+    }
+
+    /// Open authentication: the id is in use under another name.
+    pub fn is_name_taken(&mut self, login: &Login) -> bool {
+        let Some(name) = &login.name else { return false };
+        let Some(index) = self.users.find(login.user) else { return false };
+        self.users.at(index).name.as_ref().is_some_and(|bound| bound != name)
+    }
+
+    /// Registers a connection of the publish door.
+    pub fn open_door(&mut self, slot: Slot, listener: ListenerIndex, now: Now) {
+        self.open_session(slot, Kind::Door, listener, now);
+        self.sessions.entry(slot.index).door = Some(Box::default());
+    }
+
+    /// A packet that made no sense: answered, forgiven a few times.
+    pub fn malformed(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let max_invalid = self.config.max_invalid;
+        let Some(session) = self.session(slot) else { return };
+        session.missed = 0;
+        session.invalid = session.invalid.saturating_add(1);
+        let close = session.kind == Kind::Door || session.invalid > max_invalid;
+        fx.transmit(slot, &Outgoing::Invalid);
+        if close {
+            self.hang_up(slot, CloseReason::Malformed, now, fx);
+        }
+    }
+
+    /// The connection has ended, or is about to, for a reason of its own.
+    pub fn ended(&mut self, slot: Slot, reason: CloseReason, now: Now, fx: &mut impl Effects) {
+        if mutants::on(Mutant::CloseWithoutCancel) {
+            return;
+        }
+        self.end(slot, Round::of(reason), now, fx);
+    }
+
+    /// Ends a session and its connection.
+    pub(super) fn hang_up(
+        &mut self,
+        slot: Slot,
+        reason: CloseReason,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        self.end(slot, Round::of(reason), now, fx);
+        fx.close(slot, reason);
+    }
+
+    /// A session's timer: heartbeat, retries, the door's deadline.
+    pub fn session_timer(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        session.deadline.fired();
+        if session.kind == Kind::Door {
+            return self.door_timer(slot, now, fx);
+        }
+        if now >= session.next_ping && !self.heartbeat(slot, now, fx) {
+            return;
+        }
+        let Some(session) = self.session(slot) else { return };
+        let due = |flight: &Flight| flight.sent && flight.retry_at <= now;
+        if session.flights.iter().any(due) && !session.asked_unsent {
+            // What is still in the socket must not be sent again; ask before retrying.
+            session.asked_unsent = true;
+            fx.unsent(slot);
+        }
+        self.arm_session(slot, fx);
+    }
+
+    /// The answer to [`Effects::unsent`]: `sent` bytes of the connection's output have gone to the
+    /// socket in all, `unsent` of them are not acknowledged by the peer's kernel.
+    pub fn unsent(&mut self, slot: Slot, sent: u64, unsent: u64, now: Now, fx: &mut impl Effects) {
+        let (retry_max, interval) = (self.config.retry_max, self.config.retry_interval_ms);
+        let Some(session) = self.session(slot) else { return };
+        session.asked_unsent = false;
+        let drained = sent.saturating_sub(unsent);
+        if drained > session.drained || unsent == 0 {
+            session.drained = drained;
+            session.drained_at = now;
+        } else if now.ms_since(session.drained_at) >= SLOW_CONSUMER_MS {
+            return self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
+        }
+        let mut again = Vec::new();
+        for flight in &mut session.flights {
+            if !flight.sent || flight.retry_at > now {
+                continue;
+            }
+            if flight.end > drained {
+                flight.retry_at = now.plus_ms(interval);
+            } else if flight.copies > retry_max {
+                return self.hang_up(slot, CloseReason::AckTimeout, now, fx);
+            } else {
+                again.push(flight.seq);
+            }
+        }
+        for seq in again {
+            self.push_again(slot, seq, fx);
+        }
+        self.arm_session(slot, fx);
+    }
+
+    /// Ends every session, a few per call; `true` once none is left.
+    pub fn drain(&mut self, budget: usize, now: Now, fx: &mut impl Effects) -> bool {
+        let slots: Vec<Slot> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.kind != Kind::None)
+            .map(|(index, session)| Slot { index, generation: session.generation })
+            .take(budget)
+            .collect();
+        for &slot in &slots {
+            self.hang_up(slot, CloseReason::Shutdown, now, fx);
+        }
+        slots.len() < budget
+    }
+
+    fn same_terminal(&mut self, user: u32, client: u8) -> Option<Slot> {
+        let terminals = self.terminals(user);
+        terminals.into_iter().find(|slot| {
+            self.sessions.get(slot.index).is_some_and(|session| session.client == client)
+        })
+    }
+
+    fn open_session(&mut self, slot: Slot, kind: Kind, listener: ListenerIndex, now: Now) {
+        let ack_at_once = self.acks_at_once(listener);
+        let next_ping = now.plus_ms(self.config.heartbeat_interval_ms);
+        let session = self.sessions.entry(slot.index);
+        debug_assert!(session.kind == Kind::None, "a slot is logged in once");
+        *session = Session {
+            kind,
+            ack_at_once,
+            generation: slot.generation,
+            window: WINDOW_MESSAGES,
+            next_ping,
+            drained_at: now,
+            ..Session::default()
+        };
+    }
+
+    /// The first terminal of a user: rows of the store come first.
+    fn catch_up(&mut self, index: u32, fx: &mut impl Effects) {
+        if self.users.at(index).terminals.len() != 1 {
+            return;
+        }
+        let inbox = self.users.at(index).inbox.take().unwrap_or_else(|| self.take_inbox());
+        let user = self.users.at(index);
+        let inbox = user.inbox.insert(inbox);
+        inbox.mode = Mode::CatchingUp;
+        inbox.read_after = 0;
+        if mutants::on(Mutant::FlushBehindNew) {
+            inbox.go_live();
+        }
+        self.read_more(index, fx);
+    }
+
+    /// `false`: the client has missed too many and is gone.
+    fn heartbeat(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) -> bool {
+        let (interval, max) = (self.config.heartbeat_interval_ms, self.config.heartbeat_max_missed);
+        let Some(session) = self.session(slot) else { return false };
+        if session.missed >= max {
+            self.hang_up(slot, CloseReason::HeartbeatLost, now, fx);
+            return false;
+        }
+        session.missed += 1;
+        session.next_ping = now.plus_ms(interval);
+        fx.transmit(slot, &Outgoing::Ping);
+        true
+    }
+
+    fn door_timer(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(front) = self.door_front(slot) else { return };
+        let deadline = front.plus_ms(DOOR_DEADLINE_MS);
+        if now >= deadline {
+            return self.hang_up(slot, CloseReason::DoorTimeout, now, fx);
+        }
+        if let Some(session) = self.session(slot) {
+            session.deadline.want(fx, Timer::Session(slot), deadline);
+        }
+    }
+
+    pub(super) fn arm_session(&mut self, slot: Slot, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        if session.kind == Kind::Terminal {
+            let at = session.next_deadline();
+            session.deadline.want(fx, Timer::Session(slot), at);
+        }
+    }
+
+    /// Removes a session. Its connection is the caller's to close.
+    fn end(&mut self, slot: Slot, round: Round, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        session.deadline.cancel(fx);
+        let ended = std::mem::take(session);
+        if ended.kind != Kind::Terminal {
+            return;
+        }
+        let index = ended.user;
+        let user = self.users.at(index);
+        user.terminals.retain(|terminal| *terminal != slot);
+        let last = user.terminals.is_empty();
+        if let Some(inbox) = &mut user.inbox {
+            for flight in &ended.flights {
+                if let Some(delivery) = inbox.find(flight.seq) {
+                    delivery.flights -= 1;
+                }
+            }
+        }
+        let blame = if round == Round::Failed { self.blame(index, &ended, fx) } else { None };
+        if last {
+            self.all_to_store(index, fx);
+        } else {
+            self.pop_done(index);
+            self.push_user(index, now, fx);
+        }
+        // Behind the append in the user's FIFO.
+        if let Some(request) = blame {
+            fx.store(request);
+        }
+        self.tidy_user(index, fx);
+    }
+
+    /// The store request for the message that a failed round is held against, if any.
+    fn blame(&mut self, index: u32, ended: &Session, fx: &mut impl Effects) -> Option<Request> {
+        let sent = || ended.flights.iter().filter(|flight| flight.sent);
+        let (oldest, alone) = (sent().next()?.seq, sent().count() == 1);
+        let user = self.users.at(index);
+        let (key, last) = (user.key, user.terminals.is_empty());
+        let delivery = user.inbox.as_mut()?.find(oldest).filter(|delivery| !delivery.done)?;
+        delivery.charges += u8::from(alone);
+        if delivery.kept == Kept::Memory && !last {
+            // It has no row; the other terminal may still take it.
+            return None;
+        }
+        if delivery.charges < POISON_CHARGES {
+            let seq = oldest;
+            return Some(Request::FailedRound { user: key, seq, charge: alone });
+        }
+        self.counters.dead_letters += 1;
+        if delivery.kept == Kept::Memory {
+            // The dead letter needs a row first, and the sender his answer after it.
+            return Some(Request::DeadLetter {
+                user: key,
+                seq: oldest,
+                reason: DeadReason::Poison,
+            });
+        }
+        delivery.done = true;
+        let owed = std::mem::replace(&mut delivery.owed, crate::home::inbox::Owed::Nobody);
+        debug_assert!(
+            delivery.kept == Kept::Storing || owed == crate::home::inbox::Owed::Nobody,
+            "a stored delivery owes nothing"
+        );
+        self.settle(owed, key, false, fx);
+        Some(Request::DeadLetter { user: key, seq: oldest, reason: DeadReason::Poison })
+    }
+
+    /// The last terminal has gone: what the store does not have is appended, oldest first.
+    fn all_to_store(&mut self, index: u32, fx: &mut impl Effects) {
+        let user = self.users.at(index);
+        let key = user.key;
+        let Some(inbox) = &mut user.inbox else { return };
+        let appends = inbox.go_offline();
+        inbox.invariants();
+        if mutants::on(Mutant::ForgetOnDisconnect) {
+            return;
+        }
+        for (seq, message) in appends {
+            let binding = self.users.at(index).name.clone();
+            self.counters.appends += 1;
+            fx.store(Request::Append(Append { user: key, seq, message, binding }));
+        }
+    }
+}

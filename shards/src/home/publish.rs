@@ -1,0 +1,403 @@
+//! A sender's publish on his home shard, from its arrival until it is safe or has failed.
+//!
+//! Owns: the requests under way, the senders' de-duplication windows, the door's ordered replies.
+//! A failed request is never answered: the sender keeps the message, that is what his resend is
+//! for.
+
+use std::sync::Arc;
+
+use codec::{
+    CloseReason, Destination, GroupKey, Message, MessageId, Outgoing, ProtocolId, Publish,
+    PublishKind, Target, TenantId, UserId, UserKey,
+};
+use smallvec::SmallVec;
+
+use crate::home::Home;
+use crate::home::dedup::{Dedup, IdHash, Seen};
+use crate::home::effects::{Effects, Timer};
+use crate::home::inbox::Owed;
+use crate::home::session::{DoorEntry, DoorQueue, Kind};
+use crate::io::{Now, Slot};
+use crate::limits::{
+    DEDUP_IDS, DEDUP_MS, DEDUP_SHARD_IDS, DOOR_DEADLINE_MS, DOOR_OUTSTANDING, DOOR_WAITERS,
+    PUBLISHES_OUTSTANDING,
+};
+use crate::mesh::ShardMessage;
+use crate::mutants::{self, Mutant};
+use crate::router::{home_of_group, home_of_user};
+
+/// A publish that is not safe yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The connection to acknowledge: the newest on which the sender sent it.
+    slot: Slot,
+    kind: PublishKind,
+    id: MessageId,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// A user, and the id's place in his window.
+    User { user: UserKey, hash: IdHash },
+    /// The request's number on its door connection.
+    Door { number: u32 },
+}
+
+/// A (target, id) of the door that is being delivered, and everyone who asked for it.
+#[derive(Debug)]
+pub(crate) struct DoorId {
+    hash: IdHash,
+    waiters: SmallVec<[(Owed, UserKey); 1]>,
+}
+
+/// A publish with everything about its connection that routing needs.
+struct Routed<'a> {
+    tenant: TenantId,
+    protocol: ProtocolId,
+    from: Option<UserKey>,
+    publish: &'a Publish<'a>,
+}
+
+impl Home {
+    pub(super) fn publish(
+        &mut self,
+        slot: Slot,
+        publish: &Publish<'_>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        self.counters.publishes += 1;
+        let Some(session) = self.session(slot) else { return };
+        let at_once = session.ack_at_once;
+        let routed = |tenant, protocol, from| Routed { tenant, protocol, from, publish };
+        if session.kind == Kind::Door {
+            let (tenant, protocol) = fx.origin(slot);
+            let request = self.open_door_request(slot, publish, now, fx);
+            return self.route(&routed(tenant, protocol, None), request, now, fx);
+        }
+        let index = session.user;
+        let key = self.users.at(index).key;
+        let (_, protocol) = fx.origin(slot);
+        let routed = routed(key.tenant, protocol, Some(key));
+        let kind = publish.to.kind();
+        let hash = self.hasher.hash(kind, target_number(&publish.to), &publish.id);
+        match self.seen(index, hash) {
+            Some(Seen::Safe) => {
+                self.counters.duplicates += 1;
+                fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
+            }
+            Some(Seen::Pending(request)) => {
+                self.counters.duplicates += 1;
+                self.move_pending(request, slot, fx);
+            }
+            None if at_once => {
+                let request = ShardMessage::NO_REPLY;
+                self.remember(index, hash, 0, now, fx);
+                self.settle_window(key, hash, true);
+                fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
+                self.route(&routed, request, now, fx);
+            }
+            None => {
+                let origin = Origin::User { user: key, hash };
+                let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
+                self.count_outstanding(slot, 1);
+                self.remember(index, hash, request, now, fx);
+                self.route(&routed, request, now, fx);
+            }
+        }
+    }
+
+    /// A request came to its end: acknowledge, or forget it so that a resend is tried again.
+    pub(super) fn settled(&mut self, request: u32, safe: bool, fx: &mut impl Effects) {
+        let Some(pending) = self.pendings.remove(request) else {
+            debug_assert!(false, "every request is settled once");
+            return;
+        };
+        self.counters.count_settled(safe);
+        match pending.origin {
+            Origin::User { user, hash } => {
+                self.settle_window(user, hash, safe);
+                if self.session(pending.slot).is_none() {
+                    return;
+                }
+                self.count_outstanding(pending.slot, -1);
+                if safe {
+                    fx.transmit(pending.slot, &Outgoing::PublishAck(pending.kind, pending.id));
+                }
+                if self.may_read(pending.slot) {
+                    fx.resume(pending.slot);
+                }
+            }
+            Origin::Door { number } => self.door_answer(pending.slot, number, safe, fx),
+        }
+    }
+
+    /// A delivery for a user of this shard; the door's are de-duplicated here, by (target, id).
+    pub(super) fn accept_delivery(
+        &mut self,
+        to: UserKey,
+        message: Arc<Message>,
+        owed: Owed,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        match self.door_dedup(&message, owed, to, now, fx) {
+            Some(owed) => self.deliver(to, message, owed, now, fx),
+            None => self.counters.duplicates += 1,
+        }
+    }
+
+    /// `None`: a duplicate, answered or waiting with the first one. Users' publishes pass.
+    pub(super) fn door_dedup(
+        &mut self,
+        message: &Message,
+        owed: Owed,
+        user: UserKey,
+        now: Now,
+        fx: &mut impl Effects,
+    ) -> Option<Owed> {
+        if message.from.is_some() {
+            return Some(owed);
+        }
+        self.door_window.expire(now);
+        let (kind, tenant, number) = match message.to {
+            Target::User(user) => (PublishKind::User, user.tenant, user.id.0),
+            Target::Group(group) => (PublishKind::Group, group.tenant, group.id.0),
+        };
+        let hash = self.hasher.hash(kind, number, &message.id);
+        let hash = self.hasher.with_sender(hash, u64::from(tenant.0));
+        match self.door_window.find(hash) {
+            Some(Seen::Safe) => self.settle(owed, user, true, fx),
+            Some(Seen::Pending(index)) => match self.door_ids.get_mut(index) {
+                Some(door) if door.waiters.len() < DOOR_WAITERS => door.waiters.push((owed, user)),
+                _ => self.settle(owed, user, false, fx),
+            },
+            None => {
+                let waiters = SmallVec::from_elem((owed, user), 1);
+                let index = self.door_ids.insert(DoorId { hash, waiters });
+                self.door_window.insert(hash, index, now);
+                return Some(Owed::Door(index));
+            }
+        }
+        None
+    }
+
+    pub(super) fn door_settled(&mut self, index: u32, safe: bool, fx: &mut impl Effects) {
+        let Some(door) = self.door_ids.remove(index) else { return };
+        self.door_window.settle(door.hash, safe);
+        for (owed, user) in door.waiters {
+            self.settle(owed, user, safe, fx);
+        }
+    }
+
+    /// When the oldest unanswered request of a door came in.
+    pub(super) fn door_front(&mut self, slot: Slot) -> Option<Now> {
+        Some(self.session(slot)?.door.as_ref()?.entries.front()?.since)
+    }
+
+    /// Drops ids older than the window; returns when to look again.
+    pub(super) fn expire_dedup(&mut self, index: u32, now: Now) -> Option<Now> {
+        let user = self.users.at(index);
+        let dedup = user.dedup.as_mut()?;
+        self.dedup_ids -= dedup.expire(now);
+        if dedup.len() == 0 {
+            user.dedup = None;
+            return None;
+        }
+        Some(now.plus_ms(DEDUP_MS / 2))
+    }
+
+    fn route(&mut self, routed: &Routed<'_>, request: u32, now: Now, fx: &mut impl Effects) {
+        let Routed { tenant, publish, .. } = *routed;
+        match publish.to {
+            Destination::User(id) => {
+                let to = UserKey { tenant, id };
+                let message = self.message_of(routed, Target::User(to), fx);
+                self.route_to_user(to, message, request, now, fx);
+            }
+            Destination::Group(id) => {
+                let message = self.message_of(routed, Target::Group(GroupKey { tenant, id }), fx);
+                self.route_to_group(GroupKey { tenant, id }, message, None, request, now, fx);
+            }
+            Destination::GroupPart(id, users) => {
+                let group = GroupKey { tenant, id };
+                let part: Arc<[UserId]> = users.iter().collect();
+                let message = self.message_of(routed, Target::Group(group), fx);
+                self.route_to_group(group, message, Some(part), request, now, fx);
+            }
+        }
+    }
+
+    fn route_to_user(
+        &mut self,
+        to: UserKey,
+        message: Arc<Message>,
+        request: u32,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let home = home_of_user(to, self.config.shards);
+        if home == self.identity.shard {
+            let owed = self.own_request(request);
+            self.accept_delivery(to, message, owed, now, fx);
+        } else {
+            fx.route(home, ShardMessage::Deliver { to, message, request });
+        }
+    }
+
+    fn route_to_group(
+        &mut self,
+        group: GroupKey,
+        message: Arc<Message>,
+        part: Option<Arc<[UserId]>>,
+        request: u32,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let home = home_of_group(group, self.config.shards);
+        if home == self.identity.shard {
+            let owed = self.own_request(request);
+            self.accept_group(message, part, owed, now, fx);
+        } else {
+            fx.route(home, ShardMessage::Group { message, part, request });
+        }
+    }
+
+    fn own_request(&self, request: u32) -> Owed {
+        match request {
+            ShardMessage::NO_REPLY => Owed::Nobody,
+            request => Owed::Request { shard: self.identity.shard, request },
+        }
+    }
+
+    fn message_of(&mut self, routed: &Routed<'_>, to: Target, fx: &impl Effects) -> Arc<Message> {
+        let counter = (u64::from(self.identity.shard) << 48) | self.next_stamp;
+        self.next_stamp += 1;
+        Arc::new(Message {
+            stamp: (u128::from(self.identity.boot) << 64) | u128::from(counter),
+            id: routed.publish.id,
+            from: routed.from,
+            to,
+            protocol: routed.protocol,
+            time_ms: fx.unix_ms(),
+            body: routed.publish.body.into(),
+        })
+    }
+
+    fn seen(&mut self, index: u32, hash: IdHash) -> Option<Seen> {
+        if mutants::on(Mutant::NoDeduplication) {
+            return None;
+        }
+        self.users.at(index).dedup.as_ref()?.find(hash)
+    }
+
+    /// Puts a new id into the sender's window, within the shard's cap.
+    fn remember(
+        &mut self,
+        index: u32,
+        hash: IdHash,
+        request: u32,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        if mutants::on(Mutant::NoDeduplication) {
+            return;
+        }
+        let user = self.users.at(index);
+        let first = user.dedup.is_none();
+        let dedup = user.dedup.get_or_insert_with(|| Box::new(Dedup::new(DEDUP_IDS)));
+        let before = dedup.len();
+        dedup.expire(now);
+        if self.dedup_ids >= DEDUP_SHARD_IDS {
+            if dedup.len() == 0 {
+                // No room for anyone's first id: this sender's resends may be delivered twice.
+                user.dedup = None;
+                self.counters.dedup_full += 1;
+                return;
+            }
+            dedup.pop();
+        }
+        dedup.insert(hash, request, now);
+        self.dedup_ids = self.dedup_ids + dedup.len() - before;
+        if first {
+            let key = user.key;
+            user.deadline.want(fx, Timer::User(key), now.plus_ms(DEDUP_MS));
+        }
+    }
+
+    fn settle_window(&mut self, user: UserKey, hash: IdHash, safe: bool) {
+        if let Some(index) = self.users.find(user)
+            && let Some(dedup) = &mut self.users.at(index).dedup
+        {
+            dedup.settle(hash, safe);
+        }
+    }
+
+    /// A resend of a publish under way: the newest connection gets the acknowledgement.
+    fn move_pending(&mut self, request: u32, slot: Slot, fx: &mut impl Effects) {
+        let Some(pending) = self.pendings.get_mut(request) else { return };
+        let old = std::mem::replace(&mut pending.slot, slot);
+        if old != slot {
+            self.count_outstanding(old, -1);
+            self.count_outstanding(slot, 1);
+            fx.resume(old);
+        }
+    }
+
+    fn count_outstanding(&mut self, slot: Slot, change: i16) {
+        if let Some(session) = self.session(slot) {
+            session.outstanding = session.outstanding.saturating_add_signed(change);
+            debug_assert!(session.outstanding <= 4 * PUBLISHES_OUTSTANDING);
+        }
+    }
+
+    fn open_door_request(
+        &mut self,
+        slot: Slot,
+        publish: &Publish<'_>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) -> u32 {
+        let (kind, id) = (publish.to.kind(), publish.id);
+        let session = self.sessions.entry(slot.index);
+        let door = session.door.get_or_insert_with(Box::<DoorQueue>::default);
+        let number = door.first.wrapping_add(door.entries.len() as u32);
+        door.entries.push_back(DoorEntry { kind, id, since: now, outcome: None });
+        debug_assert!(door.entries.len() <= 4 * usize::from(DOOR_OUTSTANDING));
+        session.deadline.want(fx, Timer::Session(slot), now.plus_ms(DOOR_DEADLINE_MS));
+        self.pendings.insert(Pending { slot, kind, id, origin: Origin::Door { number } })
+    }
+
+    /// The door answers in the order of the requests; one that failed ends the connection when it
+    /// comes to the front, after the answers before it.
+    fn door_answer(&mut self, slot: Slot, number: u32, safe: bool, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        let Some(door) = &mut session.door else { return };
+        let position = number.wrapping_sub(door.first) as usize;
+        if let Some(entry) = door.entries.get_mut(position) {
+            entry.outcome = Some(safe);
+        }
+        let mut failed = false;
+        while let Some(entry) = door.entries.pop_front_if(|entry| entry.outcome.is_some()) {
+            door.first = door.first.wrapping_add(1);
+            if entry.outcome == Some(false) {
+                failed = true;
+                break;
+            }
+            fx.transmit(slot, &Outgoing::PublishAck(entry.kind, entry.id));
+        }
+        if failed {
+            self.hang_up(slot, CloseReason::DoorTimeout, Now::default(), fx);
+        } else if self.may_read(slot) {
+            fx.resume(slot);
+        }
+    }
+}
+
+fn target_number(to: &Destination<'_>) -> u32 {
+    match to {
+        Destination::User(id) => id.0,
+        Destination::Group(id) | Destination::GroupPart(id, _) => id.0,
+    }
+}

@@ -1,0 +1,141 @@
+//! One terminal's login on its home shard: heartbeat, window, what is in flight to it.
+//!
+//! A session is a flat record in a table indexed by connection slot. Never: bytes, sockets.
+
+use std::collections::VecDeque;
+
+use codec::{MessageId, PublishKind};
+
+use crate::home::effects::{Effects, Timer};
+use crate::io::{Now, Slot};
+use crate::limits::{WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::timers::TimerId;
+
+/// What kind of peer a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No session on this slot.
+    #[default]
+    None,
+    /// A logged-in user's terminal.
+    Terminal,
+    /// A back end at the publish door.
+    Door,
+}
+
+/// A push the terminal has not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) seq: u64,
+    /// First eight bytes of the message id: most comparisons end here.
+    pub(crate) tag: u64,
+    /// Output offset behind the last copy queued.
+    pub(crate) end: u64,
+    /// Once `sent`: when the next copy is due.
+    pub(crate) retry_at: Now,
+    pub(crate) body_bytes: u32,
+    /// Copies queued so far.
+    pub(crate) copies: u8,
+    /// The last copy queued has left for the socket.
+    pub(crate) sent: bool,
+}
+
+/// A request at the door, answered in order.
+#[derive(Debug)]
+pub(crate) struct DoorEntry {
+    pub(crate) kind: PublishKind,
+    pub(crate) id: MessageId,
+    pub(crate) since: Now,
+    pub(crate) outcome: Option<bool>,
+}
+
+/// The unanswered requests of a door connection.
+#[derive(Debug, Default)]
+pub(crate) struct DoorQueue {
+    pub(crate) entries: VecDeque<DoorEntry>,
+    /// Number of `entries[0]`, counted from the first request of the connection.
+    pub(crate) first: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) kind: Kind,
+    pub(crate) client: u8,
+    /// Messages that may be in flight: [`WINDOW_MESSAGES`], or fewer after a failed round.
+    pub(crate) window: u8,
+    /// Heartbeats since the last packet of the client.
+    pub(crate) missed: u8,
+    pub(crate) invalid: u8,
+    /// This terminal's publishes are acknowledged on receipt (`ack = "received"`).
+    pub(crate) ack_at_once: bool,
+    /// An `unsent` answer is awaited.
+    pub(crate) asked_unsent: bool,
+    /// Publishes of this connection not yet safe.
+    pub(crate) outstanding: u16,
+    pub(crate) generation: u32,
+    /// Index of the user's record; a terminal keeps it alive.
+    pub(crate) user: u32,
+    pub(crate) flight_bytes: u32,
+    /// Deliveries below this `seq` have been pushed.
+    pub(crate) cursor: u64,
+    pub(crate) flights: VecDeque<Flight>,
+    pub(crate) next_ping: Now,
+    /// Output bytes the peer's kernel has acknowledged, and since when that has not grown.
+    pub(crate) drained: u64,
+    pub(crate) drained_at: Now,
+    pub(crate) door: Option<Box<DoorQueue>>,
+    pub(crate) deadline: Deadline,
+}
+
+impl Session {
+    pub(crate) fn is(&self, slot: Slot) -> bool {
+        self.kind != Kind::None && self.generation == slot.generation
+    }
+
+    /// One more message of `bytes` may be pushed: a window is 64 messages or 64 KiB, but never
+    /// less than one message.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.flights.is_empty()
+            || (self.flights.len() < usize::from(self.window)
+                && self.flight_bytes as usize + bytes <= WINDOW_BYTES)
+    }
+
+    /// After a failed round the window restarts at one and doubles with each acknowledgement.
+    pub(crate) fn widen(&mut self) {
+        self.window = self.window.saturating_mul(2).min(WINDOW_MESSAGES);
+    }
+
+    /// When the session's timer must fire next.
+    pub(crate) fn next_deadline(&self) -> Now {
+        let retry = self.flights.iter().filter(|flight| flight.sent).map(|flight| flight.retry_at);
+        retry.chain([self.next_ping]).min().unwrap_or(self.next_ping)
+    }
+}
+
+/// A timer that is only ever moved earlier; firing early is harmless, its owner looks what is due.
+///
+/// A deadline that moves later (an acknowledgement) costs nothing this way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deadline(Option<(TimerId, Now)>);
+
+impl Deadline {
+    pub(crate) fn want(&mut self, fx: &mut impl Effects, timer: Timer, at: Now) {
+        match self.0 {
+            Some((_, armed)) if armed <= at => return,
+            Some((id, _)) => fx.cancel(id),
+            None => {}
+        }
+        self.0 = Some((fx.arm(timer, at), at));
+    }
+
+    /// The timer has fired.
+    pub(crate) fn fired(&mut self) {
+        self.0 = None;
+    }
+
+    pub(crate) fn cancel(&mut self, fx: &mut impl Effects) {
+        if let Some((id, _)) = self.0.take() {
+            fx.cancel(id);
+        }
+    }
+}

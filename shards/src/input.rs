@@ -1,0 +1,390 @@
+//! From received bytes to packets: TLS, upgrade, frames, and what each packet does.
+//!
+//! A frame is parsed where the kernel put it. Bytes are copied only when a head, a packet or a
+//! frame is split over two receives, or when they follow a login that is being checked.
+
+use std::net::SocketAddr;
+
+use codec::ws::{self, Event, Opcode, Role, Ws, handshake};
+use codec::{CloseReason, Decoded, Packet};
+
+use crate::backend::Backend;
+use crate::conn::{Conn, Framing, Phase, writer};
+use crate::home::effects::Effects;
+use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
+use crate::limits::LOGIN_BYTES;
+use crate::shard::Shard;
+use crate::tls::Tls;
+use crate::world::World;
+
+impl<I: Io, B: Backend> Shard<I, B> {
+    pub(crate) fn accepted(&mut self, slot: Slot, listener: ListenerIndex, peer: SocketAddr) {
+        self.world.counters.accepted += 1;
+        let config = std::sync::Arc::clone(&self.world.config);
+        let Some(entry) = config.listeners.get(usize::from(listener)) else { return };
+        let tls = match (entry.tls, &self.tls) {
+            (false, _) => None,
+            (true, Some(config)) => Tls::new(config).ok().map(Box::new),
+            (true, None) => None,
+        };
+        let no_tls = entry.tls && tls.is_none();
+        let framing = match &entry.ws_paths {
+            Some(_) => Framing::Upgrade,
+            None => Framing::Stream,
+        };
+        let phase = match (&entry.ws_paths, entry.protocol.is_door()) {
+            (Some(_), _) => Phase::Upgrade,
+            (None, false) => Phase::Login,
+            (None, true) => Phase::Online,
+        };
+        let protocol = codec::AnyProtocol::new(entry.protocol);
+        *self.world.conns.entry(slot.index) = Conn {
+            generation: slot.generation,
+            phase,
+            listener,
+            protocol,
+            framing,
+            tls,
+            ..Conn::default()
+        };
+        self.world.live += 1;
+        let allowed = entry.allow.is_empty() || entry.allow.iter().any(|a| a.contains(peer.ip()));
+        if !allowed || no_tls {
+            let reason = if allowed { CloseReason::Tls } else { CloseReason::NotAllowed };
+            self.world.counters.refused += 1;
+            self.world.counters.count_closed(reason);
+            return self.world.close_now(slot);
+        }
+        if phase == Phase::Online {
+            self.home.open_door(slot, listener, self.world.now);
+        } else {
+            let deadline = self.world.now.plus_ms(config.login_deadline_ms);
+            self.world.want_deadline(slot, deadline);
+        }
+        self.arm_receive(slot);
+    }
+
+    pub(crate) fn received(&mut self, slot: Slot, buf: I::Buf, now: Now) {
+        self.world.counters.bytes_in += buf.len() as u64;
+        let Some(conn) = self.world.conn(slot) else { return self.world.io.recycle(buf) };
+        conn.receiving = false;
+        if conn.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            if self.handshake_budget == 0 {
+                conn.receiving = true;
+                return self.handshakes.push_back((slot, buf));
+            }
+            self.handshake_budget -= 1;
+        }
+        self.take_bytes(slot, buf, now);
+    }
+
+    /// Handshakes that were over the budget of the turn before.
+    pub(crate) fn take_handshakes(&mut self, now: Now) {
+        while self.handshake_budget > 0
+            && let Some((slot, buf)) = self.handshakes.pop_front()
+        {
+            self.handshake_budget -= 1;
+            match self.world.conn(slot) {
+                Some(conn) => {
+                    conn.receiving = false;
+                    self.take_bytes(slot, buf, now);
+                }
+                None => self.world.io.recycle(buf),
+            }
+        }
+    }
+
+    pub(crate) fn receive_ended(&mut self, slot: Slot, error: Option<Errno>, now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        conn.receiving = false;
+        conn.peer_done = true;
+        match conn.phase {
+            Phase::Closing => self.world.finish_closing(slot),
+            Phase::Closed => {}
+            _ => {
+                let reason = match error {
+                    None => CloseReason::PeerClosed,
+                    Some(_) => CloseReason::SocketError,
+                };
+                self.lost(slot, reason, now);
+            }
+        }
+    }
+
+    fn take_bytes(&mut self, slot: Slot, mut buf: I::Buf, now: Now) {
+        let published = self.home.counters.publishes;
+        let Some(conn) = self.world.conn(slot) else { return self.world.io.recycle(buf) };
+        match &mut conn.tls {
+            None => self.feed(slot, &mut buf, now),
+            Some(tls) => {
+                let mut plain = std::mem::take(&mut self.plain);
+                plain.clear();
+                let opened = tls.open(&buf, &mut plain);
+                self.world.mark_dirty(slot);
+                self.feed(slot, &mut plain, now);
+                self.plain = plain;
+                match opened {
+                    Ok(false) => {}
+                    Ok(true) => self.receive_ended(slot, None, now),
+                    Err(_) => {
+                        self.home.ended(slot, CloseReason::Tls, now, &mut self.world);
+                        self.world.close(slot, CloseReason::Tls);
+                    }
+                }
+            }
+        }
+        self.world.io.recycle(buf);
+        if self.home.counters.publishes != published && self.world.under_pressure() {
+            self.hold(slot);
+        }
+        self.arm_receive(slot);
+        self.world.finish_closing(slot);
+    }
+
+    /// A publisher whose messages would only lengthen a queue that is too long already.
+    fn hold(&mut self, slot: Slot) {
+        if let Some(conn) = self.world.conn(slot)
+            && !conn.held
+        {
+            conn.held = true;
+            self.world.counters.publishers_held += 1;
+            self.held.push(slot);
+        }
+    }
+
+    /// Parses plaintext of a connection, after what is left from before.
+    pub(crate) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        if conn.spill.is_empty() {
+            return self.parse(slot, bytes, now);
+        }
+        let mut joined = std::mem::take(&mut conn.spill);
+        joined.extend_from_slice(bytes);
+        self.parse(slot, &mut joined, now);
+    }
+
+    fn parse(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(conn) = self.world.conn(slot) else { return };
+            let consumed = match (conn.phase, &mut conn.framing) {
+                (Phase::Authenticating | Phase::HandingOver, _) => {
+                    return conn.spill.extend_from_slice(rest);
+                }
+                (Phase::Upgrade, _) => self.parse_upgrade(slot, rest),
+                (Phase::Closing, Framing::Ws(_)) => return self.parse_last(slot, rest),
+                (Phase::Login | Phase::Online, Framing::Ws(ws)) => {
+                    let mut ws = std::mem::replace(ws, Ws::new(Role::Server));
+                    let consumed = self.parse_ws(slot, &mut ws, rest, now);
+                    if let Some(conn) = self.world.conn(slot) {
+                        conn.framing = Framing::Ws(ws);
+                    }
+                    Some(consumed)
+                }
+                (Phase::Login | Phase::Online, _) => self.parse_stream(slot, rest, now),
+                _ => return,
+            };
+            let Some(consumed) = consumed else { return self.keep(slot, rest) };
+            rest = &mut rest[consumed..];
+        }
+        self.count_early(slot);
+    }
+
+    /// Part of a head or of a packet: kept until the rest comes.
+    fn keep(&mut self, slot: Slot, rest: &[u8]) {
+        if let Some(conn) = self.world.conn(slot) {
+            conn.spill.extend_from_slice(rest);
+            conn.early_bytes = conn.spill.len().min(usize::from(u16::MAX)) as u16;
+        }
+        self.count_early(slot);
+    }
+
+    /// A peer that has not logged in may make us hold so much and no more.
+    fn count_early(&mut self, slot: Slot) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        if conn.phase == Phase::Login && usize::from(conn.early_bytes) > LOGIN_BYTES {
+            self.world.close(slot, CloseReason::Malformed);
+        }
+    }
+
+    /// `None`: more is needed.
+    fn parse_upgrade(&mut self, slot: Slot, bytes: &[u8]) -> Option<usize> {
+        let World { conns, config, pool, .. } = &mut self.world;
+        let conn = conns.entry(slot.index);
+        let listener = config.listeners.get(usize::from(conn.listener))?;
+        let paths = listener.ws_paths.as_deref().unwrap_or_default();
+        let seen = usize::from(conn.early_bytes);
+        let answer = match handshake::parse_upgrade(bytes, seen, paths) {
+            Ok(Decoded::NeedMore { .. }) => return None,
+            answer => answer,
+        };
+        let is_door = listener.protocol.is_door();
+        let out = writer(&mut conn.output, pool);
+        let before = out.len();
+        let consumed = match answer {
+            Ok(Decoded::Frame { value, consumed }) => {
+                handshake::write_accept(out, value.key, None);
+                Some(consumed)
+            }
+            Ok(Decoded::NeedMore { .. }) => None,
+            Err(refusal) => {
+                refusal.write(out);
+                None
+            }
+        };
+        conn.queued += (out.len() - before) as u64;
+        conn.early_bytes = 0;
+        self.world.mark_dirty(slot);
+        let Some(consumed) = consumed else {
+            self.world.close(slot, CloseReason::UpgradeRefused);
+            return Some(bytes.len());
+        };
+        let conn = self.world.conns.entry(slot.index);
+        conn.framing = Framing::Ws(Ws::new(Role::Server));
+        conn.phase = Phase::Login;
+        if is_door {
+            conn.phase = Phase::Online;
+            let listener = conn.listener;
+            self.world.clear_deadline(slot);
+            self.home.open_door(slot, listener, self.world.now);
+        }
+        Some(consumed)
+    }
+
+    /// Takes frames until the bytes or the connection's willingness to read end.
+    fn parse_ws(&mut self, slot: Slot, ws: &mut Ws, bytes: &mut [u8], now: Now) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let Some(conn) = self.world.conn(slot) else { return bytes.len() };
+            let message_max = match conn.phase {
+                Phase::Online => conn.protocol.id().packet_max(),
+                Phase::Login => LOGIN_BYTES,
+                _ => return at,
+            };
+            let logging_in = conn.phase == Phase::Login;
+            match ws.decode(&mut bytes[at..], message_max) {
+                Ok(step) => {
+                    at += step.consumed;
+                    if logging_in {
+                        conn.early_bytes = conn.early_bytes.saturating_add(step.consumed as u16);
+                    }
+                    if let Some(event) = step.event {
+                        self.event(slot, event, now);
+                    }
+                }
+                Err(error) => {
+                    self.hang_up(slot, error.close_reason(), now);
+                    return bytes.len();
+                }
+            }
+        }
+        at
+    }
+
+    fn event(&mut self, slot: Slot, event: Event<'_>, now: Now) {
+        match event {
+            Event::Message { opcode: Opcode::Binary, mut payload } => {
+                self.packet(slot, &mut payload, now);
+            }
+            Event::Message { .. } => self.hang_up(slot, CloseReason::TextMessage, now),
+            Event::Ping(payload) => {
+                let Some(conn) = self.world.conns.get_mut(slot.index) else { return };
+                let out = writer(&mut conn.output, &mut self.world.pool);
+                let before = out.len();
+                ws::encode_control(out, Opcode::Pong, &payload, None);
+                conn.queued += (out.len() - before) as u64;
+                self.world.mark_dirty(slot);
+            }
+            Event::Pong(_) => {}
+            Event::Close { code, .. } => {
+                let Some(conn) = self.world.conns.get_mut(slot.index) else { return };
+                conn.peer_done = true;
+                let out = writer(&mut conn.output, &mut self.world.pool);
+                let before = out.len();
+                ws::encode_close(out, code, None);
+                conn.queued += (out.len() - before) as u64;
+                self.home.ended(slot, CloseReason::PeerClosed, now, &mut self.world);
+                self.world.close_after_peer(slot);
+            }
+        }
+    }
+
+    /// Packets of a protocol with its own framing. `None`: more is needed.
+    fn parse_stream(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
+        self.world.conn(slot)?;
+        let conn = self.world.conns.get(slot.index)?;
+        match conn.protocol.frame(&self.world.config.protocols, bytes) {
+            Ok(Decoded::NeedMore { .. }) => None,
+            Ok(Decoded::Frame { value, consumed }) => {
+                self.packet(slot, &mut bytes[value], now);
+                Some(consumed)
+            }
+            Err(error) => {
+                self.world.counters.count_malformed(error.what);
+                self.hang_up_malformed(slot, now);
+                Some(bytes.len())
+            }
+        }
+    }
+
+    /// One packet, in the connection's present phase.
+    fn packet(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        if self.world.conn(slot).is_none() {
+            return;
+        }
+        let conn = self.world.conns.entry(slot.index);
+        let phase = conn.phase;
+        match (phase, conn.protocol.decode(&self.world.config.protocols, bytes)) {
+            (Phase::Online, Ok(packet)) => {
+                self.home.packet(slot, &packet, now, &mut self.world);
+            }
+            (Phase::Online, Err(error)) => {
+                self.world.counters.count_malformed(error.what);
+                self.home.malformed(slot, now, &mut self.world);
+            }
+            (Phase::Login, Ok(Packet::Connect(connect))) => self.start_login(slot, &connect),
+            (Phase::Login, Ok(_)) => self.world.close(slot, CloseReason::Malformed),
+            (Phase::Login, Err(error)) => {
+                self.world.counters.count_malformed(error.what);
+                self.world.close(slot, CloseReason::Malformed);
+            }
+            _ => {}
+        }
+    }
+
+    /// A stream whose framing is broken cannot go on.
+    fn hang_up_malformed(&mut self, slot: Slot, now: Now) {
+        if self.world.conn(slot).is_some_and(|conn| conn.phase == Phase::Online) {
+            self.world.transmit(slot, &codec::Outgoing::Invalid);
+        }
+        self.hang_up(slot, CloseReason::Malformed, now);
+    }
+
+    pub(crate) fn hang_up(&mut self, slot: Slot, reason: CloseReason, now: Now) {
+        self.home.ended(slot, reason, now, &mut self.world);
+        self.world.close(slot, reason);
+    }
+
+    /// Our Close is out; everything but the peer's Close is ignored.
+    fn parse_last(&mut self, slot: Slot, bytes: &mut [u8]) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        let message_max = conn.protocol.id().packet_max();
+        let Framing::Ws(ws) = &mut conn.framing else { return };
+        let mut at = 0;
+        while at < bytes.len() {
+            match ws.decode(&mut bytes[at..], message_max) {
+                Ok(step) => {
+                    at += step.consumed;
+                    if matches!(step.event, Some(Event::Close { .. })) {
+                        conn.peer_done = true;
+                        return;
+                    }
+                }
+                Err(_) => {
+                    conn.peer_done = true;
+                    return;
+                }
+            }
+        }
+    }
+}

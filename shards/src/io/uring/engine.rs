@@ -1,0 +1,494 @@
+//! [`UringIo`]: the life of each connection, from the completion of its accept to its close.
+//!
+//! ```text
+//!   receive:  POLL -> RECV (never waits) -> Received | ReceiveEnded
+//!                       |  ENOBUFS: waits in `starved` for a buffer   EAGAIN: POLL again
+//!   close:    cancel POLL, SEND -> their own ends -> SHUTDOWN -> CLOSE -> Closed
+//!   hand over: MSG_RING -> CLOSE of our half, no SHUTDOWN -> HandedOver
+//! ```
+//!
+//! Owns: the table of slots, the accepts, what waits for a buffer. Never: `unsafe`, protocols.
+
+use std::collections::VecDeque;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
+
+use crate::io::probe::{self, SetupError};
+use crate::io::sys::{self, Waker};
+use crate::io::uring::accepts::{Accepts, Change};
+use crate::io::uring::slots::{Flags, Op, Slots, tag, tag_index, untag_token};
+use crate::io::uring::{Done, RecvBuf, Ring};
+use crate::io::{Completion, Errno, Io, ListenerIndex, Now, SendBatch, ShardIndex, Slot, Wait};
+
+/// The sizes of one ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UringConfig {
+    /// Submission queue. When it is full the engine submits early.
+    pub entries: u32,
+    /// Completion queue. When it is full the kernel keeps the rest in memory of its own.
+    pub cq_entries: u32,
+    /// Connections at once: the file table. At most the soft limit of open files.
+    pub slots: u32,
+    /// Slots kept free for hand-overs: accepts are withdrawn below. At least the listeners are
+    /// kept in any case.
+    pub slot_reserve: u32,
+    /// Receive buffers, 1 to 32,768, and the bytes of each.
+    pub buffers: u16,
+    pub buffer_size: u32,
+    pub accepts_per_listener: u32,
+}
+
+impl Default for UringConfig {
+    fn default() -> Self {
+        Self {
+            entries: 4096,
+            cq_entries: 16_384,
+            slots: 16_384,
+            slot_reserve: 256,
+            buffers: 2048,
+            buffer_size: 4096,
+            accepts_per_listener: 16,
+        }
+    }
+}
+
+/// What happened in the engine that no completion tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UringCounters {
+    /// Receives that found the buffer pool empty and were tried again.
+    pub no_buffer: u64,
+    /// Receives that a poll had promised bytes, and found none.
+    pub spurious: u64,
+}
+
+/// [`Io`] on io_uring. Made, used and dropped on one thread.
+#[derive(Debug)]
+pub struct UringIo {
+    ring: Ring,
+    slots: Slots,
+    accepts: Accepts,
+    /// Receives that wait for a buffer, oldest first. Entries may be out of date.
+    starved: VecDeque<Slot>,
+    /// Completions made here, before those of the ring.
+    ready: VecDeque<Completion<RecvBuf>>,
+    peers: Vec<Peer>,
+    waker: Waker,
+    now: Now,
+    counters: UringCounters,
+    /// The kernel has no socket commands: nobody needs to ask again.
+    unsent_unknown: bool,
+}
+
+/// Another shard's ring.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    ring: RawFd,
+    /// The submission that its last doorbell is part of.
+    rung: Option<u32>,
+}
+
+impl UringIo {
+    /// Makes a ring for this thread. Nothing is accepted before [`Io::set_accepting`].
+    pub fn new(config: UringConfig, listeners: Vec<OwnedFd>) -> Result<Self, SetupError> {
+        let listener_count = listeners.len() as u32;
+        let reserve = config.slot_reserve.max(listener_count);
+        check(&config, listener_count, reserve)?;
+        let accepts = Accepts::new(listeners, config.accepts_per_listener, reserve);
+        let uring = probe::build(config.entries, config.cq_entries)?;
+        probe::register_slots(&uring, config.slots)?;
+        let step = |step| move |error| SetupError::at(step, &error);
+        let bufs = crate::io::bufs::BufPool::new(config.buffers, config.buffer_size)
+            .map_err(step("mapping the receive buffers"))?;
+        let (eventfd, waker) = sys::waker().map_err(step("making the waker's eventfd"))?;
+        let mut ring = Ring::new(uring, bufs, accepts.ops(), eventfd)
+            .map_err(step("registering the receive buffers"))?;
+        ring.await_wake();
+        Ok(Self {
+            ring,
+            slots: Slots::new(config.slots),
+            accepts,
+            starved: VecDeque::new(),
+            ready: VecDeque::new(),
+            peers: Vec::new(),
+            waker,
+            now: sys::now(),
+            counters: UringCounters::default(),
+            unsent_unknown: false,
+        })
+    }
+
+    /// The ring's descriptor, for [`UringIo::connect_peers`] of the others. It stays this ring's
+    /// until it is dropped; a message to a ring that is gone fails without harm.
+    pub fn ring_fd(&self) -> RawFd {
+        self.ring.fd()
+    }
+
+    /// Tells this ring the others, in the order of their shard index, itself included.
+    pub fn connect_peers(&mut self, rings: Vec<RawFd>) {
+        self.peers = rings.into_iter().map(|ring| Peer { ring, rung: None }).collect();
+    }
+
+    /// Wakes this ring's wait from threads that have no ring.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    pub fn counters(&self) -> UringCounters {
+        self.counters
+    }
+
+    /// Slots without a connection.
+    pub fn free_slots(&self) -> u32 {
+        self.slots.free()
+    }
+
+    fn complete(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        match done.op {
+            Op::Accept => self.accepted(done),
+            Op::Poll => self.polled(done),
+            Op::Receive => self.received(done),
+            Op::Send => self.sent(done),
+            Op::Unsent => self.answered(done),
+            Op::Shutdown => {
+                self.ring.close(done.slot, Op::Close);
+                None
+            }
+            Op::Close => {
+                self.slots.vacate(done.slot);
+                Some(Completion::Closed { slot: done.slot })
+            }
+            Op::HandOver => self.handed_over(done),
+            Op::Retire => {
+                self.slots.vacate(done.slot);
+                Some(Completion::HandedOver { slot: done.slot, result: Ok(()) })
+            }
+            Op::HandedIn => {
+                let slot = self.slots.occupy(done.result as u32);
+                Some(Completion::HandedIn { slot, token: untag_token(done.user_data) })
+            }
+            Op::Wake => {
+                self.ring.await_wake();
+                None
+            }
+            Op::Doorbell | Op::Ignored => None,
+        }
+    }
+
+    fn accepted(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let op = done.slot.index;
+        let withdrawn = self.accepts.completed(op);
+        let listener: ListenerIndex = self.accepts.listener(op);
+        if done.result >= 0 {
+            let slot = self.slots.occupy(done.result as u32);
+            return Some(Completion::Accepted { slot, listener, peer: self.ring.peer(op) });
+        }
+        let error = -done.result;
+        if error == libc::ECANCELED && withdrawn {
+            return None;
+        }
+        if !matches!(error, libc::ECONNABORTED | libc::EPROTO | libc::EAGAIN | libc::EINTR) {
+            self.accepts.back_off(op, self.now.plus_ms(ACCEPT_BACK_OFF_MS));
+        }
+        Some(Completion::AcceptFailed { listener, error: Errno(error) })
+    }
+
+    fn polled(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let slot = done.slot;
+        let record = self.slots.get(slot)?;
+        record.flags.clear(Flags::POLLING);
+        if record.flags.any(Flags::CLOSING) {
+            self.finish_close(slot);
+            return None;
+        }
+        if done.result < 0 {
+            return Some(Completion::ReceiveEnded { slot, error: Some(Errno(-done.result)) });
+        }
+        record.flags.set(Flags::RECEIVING);
+        self.ring.receive(slot);
+        None
+    }
+
+    fn received(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let slot = done.slot;
+        let len = done.result.max(0) as u32;
+        let buf = done.buffer().map(|id| self.ring.bufs().take(id, len));
+        let record = self.slots.get(slot);
+        let wanted = record.is_some_and(|record| {
+            record.flags.clear(Flags::RECEIVING);
+            !record.flags.any(Flags::CLOSING)
+        });
+        if !wanted || len == 0 {
+            if let Some(buf) = buf {
+                self.ring.bufs().give(buf);
+            }
+            if !wanted {
+                self.finish_close(slot);
+                return None;
+            }
+            return self.received_nothing(slot, -done.result);
+        }
+        if done.nonempty() {
+            self.slots.get(slot)?.flags.set(Flags::NONEMPTY);
+        }
+        let buf = buf.expect("bytes were received, and only into a buffer of the pool");
+        Some(Completion::Received { slot, buf })
+    }
+
+    /// A receive on a live connection brought no bytes. `error` 0: the peer is done.
+    fn received_nothing(&mut self, slot: Slot, error: i32) -> Option<Completion<RecvBuf>> {
+        let record = self.slots.get(slot)?;
+        match error {
+            libc::ENOBUFS => {
+                self.counters.no_buffer += 1;
+                record.flags.set(Flags::STARVED);
+                self.starved.push_back(slot);
+                None
+            }
+            libc::EAGAIN | libc::EINTR => {
+                self.counters.spurious += 1;
+                record.flags.set(Flags::POLLING);
+                self.ring.poll(slot);
+                None
+            }
+            0 => Some(Completion::ReceiveEnded { slot, error: None }),
+            error => Some(Completion::ReceiveEnded { slot, error: Some(Errno(error)) }),
+        }
+    }
+
+    fn sent(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let index = done.slot.index;
+        let slot = self.ring.sends().slot(index);
+        let record = self.slots.get(slot)?;
+        let closing = record.flags.any(Flags::CLOSING);
+        let bytes = done.result.max(0) as usize;
+        let all = bytes > 0 && self.ring.sends().advance(index, bytes);
+        let again = bytes > 0 || matches!(-done.result, libc::EINTR | libc::EAGAIN);
+        if !all && again && !closing {
+            self.ring.send(index);
+            return (bytes > 0).then_some(Completion::Sent { slot, bytes, batch: None });
+        }
+        record.flags.clear(Flags::SENDING);
+        let batch = self.ring.sends().remove(index);
+        self.finish_close(slot);
+        if all {
+            return Some(Completion::Sent { slot, bytes, batch: Some(batch) });
+        }
+        let error = Errno(if again { libc::ECANCELED } else { -done.result });
+        Some(Completion::SendFailed { slot, error, batch })
+    }
+
+    fn answered(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let slot = done.slot;
+        let record = self.slots.get(slot)?;
+        record.flags.clear(Flags::ASKING);
+        if record.flags.any(Flags::CLOSING) {
+            self.finish_close(slot);
+            return None;
+        }
+        if done.result == -libc::EOPNOTSUPP {
+            self.unsent_unknown = true;
+        }
+        Some(Completion::Unsent { slot, bytes: u32::try_from(done.result).ok() })
+    }
+
+    fn handed_over(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let slot = done.slot;
+        let record = self.slots.get(slot)?;
+        record.flags.clear(Flags::HANDING);
+        if done.result >= 0 {
+            record.flags.set(Flags::ENDING);
+            self.ring.close(slot, Op::Retire);
+            return None;
+        }
+        self.finish_close(slot);
+        Some(Completion::HandedOver { slot, result: Err(Errno(-done.result)) })
+    }
+
+    /// Goes on with a close once nothing is outstanding on the slot.
+    fn finish_close(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get(slot) else { return };
+        if record.flags.any(Flags::CLOSING) && !record.flags.any(Flags::BUSY) {
+            record.flags.set(Flags::ENDING);
+            self.ring.shutdown(slot);
+        }
+    }
+
+    /// Tries the receives that found no buffer again: as many as there can be buffers.
+    fn feed_starved(&mut self) {
+        let mut available = self.ring.bufs().available();
+        while available > 0
+            && let Some(slot) = self.starved.pop_front()
+        {
+            let Some(record) = self.slots.get(slot) else { continue };
+            if record.flags.any(Flags::STARVED) {
+                record.flags.clear(Flags::STARVED);
+                record.flags.set(Flags::RECEIVING);
+                self.ring.receive(slot);
+                available -= 1;
+            }
+        }
+    }
+
+    fn adjust_accepts(&mut self) {
+        while let Some(change) = self.accepts.adjust(self.now, self.slots.free()) {
+            match change {
+                Change::Arm { op, listener } => self.ring.accept(op, listener),
+                Change::Withdraw { op } => self.ring.cancel(tag_index(Op::Accept, op)),
+            }
+        }
+    }
+
+    /// How long the wait may sleep; `None`: not at all.
+    fn sleep(&mut self, until: Now) -> Option<Duration> {
+        if !self.ready.is_empty() || self.ring.has_completions() {
+            return None;
+        }
+        let until = self.accepts.deadline().map_or(until, |deadline| deadline.min(until));
+        let left = until.0.saturating_sub(sys::now().0);
+        (left > 0).then(|| Duration::from_micros(left))
+    }
+}
+
+impl Io for UringIo {
+    type Buf = RecvBuf;
+
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn capacity(&self) -> u32 {
+        self.slots.capacity()
+    }
+
+    fn set_accepting(&mut self, on: bool) {
+        self.accepts.set_on(on);
+    }
+
+    fn receive(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get(slot) else { return };
+        if record.flags.any(Flags::CLOSING) {
+            return;
+        }
+        debug_assert!(!record.flags.any(Flags::RECEIVE), "one receive per connection");
+        if record.flags.any(Flags::NONEMPTY) {
+            record.flags.clear(Flags::NONEMPTY);
+            record.flags.set(Flags::RECEIVING);
+            self.ring.receive(slot);
+        } else {
+            record.flags.set(Flags::POLLING);
+            self.ring.poll(slot);
+        }
+    }
+
+    fn recycle(&mut self, buf: RecvBuf) {
+        self.ring.bufs().give(buf);
+    }
+
+    fn send(&mut self, slot: Slot, batch: SendBatch) {
+        debug_assert!(!batch.is_empty(), "a send carries bytes");
+        let Some(record) = self.slots.get(slot) else { return };
+        if record.flags.any(Flags::CLOSING) || batch.is_empty() {
+            return;
+        }
+        assert!(!record.flags.any(Flags::SENDING), "one send per connection");
+        record.flags.set(Flags::SENDING);
+        record.send = self.ring.sends().insert(slot, batch);
+        self.ring.send(record.send);
+    }
+
+    fn unsent(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get(slot) else { return };
+        if record.flags.any(Flags::CLOSING) || record.flags.any(Flags::ASKING) {
+            return;
+        }
+        if self.unsent_unknown {
+            self.ready.push_back(Completion::Unsent { slot, bytes: None });
+            return;
+        }
+        record.flags.set(Flags::ASKING);
+        self.ring.unsent(slot);
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get(slot) else { return };
+        if record.flags.any(Flags::CLOSING) {
+            return;
+        }
+        record.flags.set(Flags::CLOSING);
+        record.flags.clear(Flags::STARVED);
+        if record.flags.any(Flags::POLLING) {
+            self.ring.cancel(tag(Op::Poll, slot));
+        }
+        if record.flags.any(Flags::SENDING) {
+            self.ring.cancel(tag_index(Op::Send, record.send));
+        }
+        self.finish_close(slot);
+    }
+
+    fn hand_over(&mut self, slot: Slot, to: ShardIndex, token: u64) {
+        assert!(token >> 48 == 0, "a token has 48 bits");
+        let Some(record) = self.slots.get(slot) else { return };
+        let busy = record.flags.any(Flags::BUSY) || record.flags.any(Flags::STARVED);
+        debug_assert!(!busy, "nothing is armed or in flight on a connection that is handed over");
+        let peer = self.peers.get(usize::from(to)).filter(|_| !busy);
+        let Some(peer) = peer else {
+            let result = Err(Errno(if busy { libc::EBUSY } else { libc::ESRCH }));
+            self.ready.push_back(Completion::HandedOver { slot, result });
+            return;
+        };
+        record.flags.set(Flags::HANDING);
+        self.ring.hand_over(slot, peer.ring, token);
+    }
+
+    fn doorbell(&mut self, to: ShardIndex) {
+        let submission = Some(self.ring.submits());
+        let Some(peer) = self.peers.get_mut(usize::from(to)) else { return };
+        if peer.rung != submission {
+            peer.rung = submission;
+            self.ring.doorbell(peer.ring);
+        }
+    }
+
+    fn wait(&mut self, wait: Wait) {
+        self.feed_starved();
+        self.adjust_accepts();
+        let sleep = match wait {
+            Wait::Poll => None,
+            Wait::Until(until) => self.sleep(until),
+        };
+        self.ring.enter(sleep);
+        self.now = sys::now();
+    }
+
+    fn next(&mut self) -> Option<Completion<RecvBuf>> {
+        loop {
+            if let Some(completion) = self.ready.pop_front() {
+                return Some(completion);
+            }
+            let done = self.ring.reap()?;
+            if let Some(completion) = self.complete(done) {
+                return Some(completion);
+            }
+        }
+    }
+}
+
+fn check(config: &UringConfig, listeners: u32, reserve: u32) -> Result<(), SetupError> {
+    let wrong = if config.slots <= reserve {
+        "slots must exceed slot_reserve and the number of listeners"
+    } else if !(1..=crate::io::bufs::MOST).contains(&config.buffers) {
+        "buffers must be 1 to 32768"
+    } else if !(64..=1 << 20).contains(&config.buffer_size) {
+        "buffer_size must be 64 to 1048576 bytes"
+    } else if config.entries == 0 || config.cq_entries < config.entries {
+        "entries must be at least 1, and cq_entries at least that"
+    } else if config.accepts_per_listener == 0 || listeners > 1 + u32::from(ListenerIndex::MAX) {
+        "accepts_per_listener must be at least 1, and the listeners at most 256"
+    } else {
+        return Ok(());
+    };
+    Err(SetupError::Config(wrong))
+}
+
+/// Pause of a listener whose accept failed for want of descriptors or memory.
+const ACCEPT_BACK_OFF_MS: u64 = 100;

@@ -1,0 +1,93 @@
+//! Every bound of a shard in one place: its unit, and why it is that number.
+//!
+//! A queue, map or loop that a peer can grow takes its bound from here. What the operator may
+//! change stands in [`crate::config::ShardConfig`] instead.
+
+/// Unacknowledged pushes per connection. A full window of 100-byte messages fits one send.
+pub const WINDOW_MESSAGES: u8 = 64;
+/// Unacknowledged push bytes per connection; one message may exceed it when it is alone.
+pub const WINDOW_BYTES: usize = 64 * 1024;
+
+/// Deliveries kept in memory for one user; more go to the store and are read back.
+pub const INBOX_MESSAGES: usize = 256;
+/// Body bytes kept in memory for one user, likewise.
+pub const INBOX_BYTES: usize = 256 * 1024;
+/// Rows of one store read: one window.
+pub const READ_ROWS: u32 = 64;
+/// Body bytes of one store read: one window.
+pub const READ_BYTES: u32 = 64 * 1024;
+/// A further read is asked for when so few deliveries are left in memory: half a window, so that
+/// the store works while the client acknowledges.
+pub const READ_LOW_WATER: usize = 32;
+const _: () = assert!(READ_LOW_WATER + READ_ROWS as usize <= INBOX_MESSAGES);
+
+/// Publishes of one connection that are not yet safe; then its receive is not armed again.
+pub const PUBLISHES_OUTSTANDING: u16 = 256;
+/// The same for the publish door, where one connection carries a whole back end.
+pub const DOOR_OUTSTANDING: u16 = 1024;
+/// The door's requests must be safe within this time.
+pub const DOOR_DEADLINE_MS: u64 = 5_000;
+/// Requests with the same (target, id) at the door that wait for one delivery; more fail.
+pub const DOOR_WAITERS: usize = 8;
+
+/// Ids remembered per sender, so that a resend is acknowledged and not delivered twice.
+pub const DEDUP_IDS: usize = 1024;
+/// How long an id is remembered.
+pub const DEDUP_MS: u64 = 10 * 60 * 1000;
+/// Ids remembered per shard: 24 B each. At the cap a sender's new id displaces his own oldest.
+pub const DEDUP_SHARD_IDS: usize = 1 << 20;
+/// Ids remembered for the publish door per shard.
+pub const DEDUP_DOOR_IDS: usize = 1 << 16;
+
+/// Group publishes of one shard that wait for members to load; more fail.
+pub const GROUP_WAITING: usize = 4096;
+/// Groups whose members one shard keeps.
+pub const GROUP_CACHE: usize = 4096;
+/// Members of a group; more make a publish fail. 1 MiB of ids.
+pub const GROUP_MEMBERS: usize = 1 << 18;
+/// Group messages remembered per shard whose delivery failed for some members.
+pub const GROUP_UNFINISHED: usize = 1024;
+
+/// Charges that make a message a dead letter.
+pub const POISON_CHARGES: u8 = 3;
+/// A delivery whose send has not completed for this long is stored as if it had.
+pub const STALL_PERSIST_MS: u64 = 1_000;
+/// Pause before a failed append or read is tried again.
+pub const STORE_RETRY_MS: u64 = 1_000;
+/// A connection whose send makes no progress for this long is closed.
+pub const SLOW_CONSUMER_MS: u64 = 30_000;
+/// Output waiting for one connection above which its receive is not armed: a publisher that does
+/// not read its acknowledgements.
+pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
+
+/// Bytes accepted before the login is complete (the upgrade request has its own cap in `codec`).
+pub const LOGIN_BYTES: usize = 4 * 1024;
+/// How long a connection that is being closed may take to drain and say goodbye.
+pub const CLOSE_DEADLINE_MS: u64 = 1_000;
+/// A handed-over connection or its state without its other half is given up after this.
+pub const HAND_OVER_MS: u64 = 5_000;
+
+/// Entries of one mesh ring; with entries of 64 B a ring is 8 KiB.
+pub const MESH_RING: usize = 128;
+/// Messages waiting behind one full mesh ring above which publishers are not read.
+pub const MESH_BACKLOG: usize = 1024;
+
+/// Budgets of one turn, so that no stage starves the others.
+pub const TURN_COMPLETIONS: usize = 4096;
+pub const TURN_MESH: usize = 4096;
+pub const TURN_REPLIES: usize = 4096;
+pub const TURN_TIMERS: usize = 4096;
+/// Connections closed per turn while draining.
+pub const TURN_DRAIN: usize = 256;
+
+/// Frames up to this size are copied into the connection's output, larger ones are sent from
+/// where they are: copying 2 KiB costs less than a second piece in the send.
+pub const COPY_BYTES: usize = 2 * 1024;
+/// Output buffers kept for reuse, and the largest one that is.
+pub const SPARE_BUFFERS: usize = 256;
+pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// A turn that takes longer makes the shard refuse new connections until turns are short again.
+pub const LAG_MS: u64 = 250;
+/// Empty inboxes kept for reuse: as many as one turn's deliveries are likely to need.
+pub const SPARE_INBOXES: usize = 4096;

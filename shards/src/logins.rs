@@ -1,0 +1,201 @@
+//! From credentials to a session on the home shard: the authenticator, and the hand-over.
+//!
+//! While credentials are checked nothing is armed on the connection, so a hand-over has nothing to
+//! cancel. Only the home shard registers the session and says that the login is accepted. A
+//! failure that is not a verdict closes without one: clients then try again.
+
+use codec::{CloseReason, Connect, Outgoing, UserKey};
+use storage::{AuthRequest, AuthVerdict, Request};
+
+use crate::backend::Backend;
+use crate::conn::{Conn, LoginWait, Phase};
+use crate::hand_over::{HandOver, token};
+use crate::home::Login;
+use crate::home::effects::Effects;
+use crate::io::{Errno, Io, Now, Slot};
+use crate::mesh::ShardMessage;
+use crate::mutants::{self, Mutant};
+use crate::router::home_of_user;
+use crate::shard::Shard;
+
+impl<I: Io, B: Backend> Shard<I, B> {
+    /// The first packet of a connection.
+    pub(crate) fn start_login(&mut self, slot: Slot, connect: &Connect<'_>) {
+        let conn = self.world.conns.entry(slot.index);
+        if let Err(refusal) = conn.protocol.check_connect(&self.world.config.protocols, connect) {
+            self.world.transmit(slot, &Outgoing::Refused(refusal));
+            return self.world.close(slot, CloseReason::LoginRefused);
+        }
+        if self.logins_pending >= self.world.config.logins_pending_max {
+            return self.world.close(slot, CloseReason::AuthUnavailable);
+        }
+        let request = AuthRequest {
+            token: pack(slot),
+            tenant: self.world.origin(slot).0,
+            name: connect.name.into(),
+            password: connect.password.into(),
+            role: connect.role,
+            taken: false,
+        };
+        self.authenticate(slot, connect.client, request);
+    }
+
+    fn authenticate(&mut self, slot: Slot, client: u8, request: AuthRequest) {
+        let name = request.name.clone();
+        if self.world.backend.submit(Request::Auth(request)).is_err() {
+            return self.world.close(slot, CloseReason::AuthUnavailable);
+        }
+        self.logins_pending += 1;
+        // The login deadline stands still while we, not the client, are slow.
+        self.world.clear_deadline(slot);
+        let conn = self.world.conns.entry(slot.index);
+        conn.phase = Phase::Authenticating;
+        conn.wait = Some(Box::new(LoginWait { name, client, hand_over: None }));
+    }
+
+    /// The authenticator's answer.
+    pub(crate) fn verdict(&mut self, token: u64, verdict: &AuthVerdict, now: Now) {
+        self.logins_pending -= 1;
+        let slot = unpack(token);
+        let Some(conn) = self.world.conn(slot).filter(|c| c.phase == Phase::Authenticating) else {
+            return;
+        };
+        match *verdict {
+            AuthVerdict::Pass(id) => self.verified(slot, id, now),
+            AuthVerdict::Denied => {
+                conn.phase = Phase::Login;
+                self.world.transmit(slot, &Outgoing::Refused(codec::Refusal::BadCredentials));
+                self.world.close(slot, CloseReason::LoginRefused);
+            }
+            AuthVerdict::Unavailable => self.world.close(slot, CloseReason::AuthUnavailable),
+        }
+    }
+
+    fn verified(&mut self, slot: Slot, id: codec::UserId, now: Now) {
+        let (tenant, _) = self.world.origin(slot);
+        let bind = self.world.config.bind_names;
+        let conn = self.world.conns.entry(slot.index);
+        let Some(wait) = &mut conn.wait else { return };
+        let user = UserKey { tenant, id };
+        let login = Login {
+            user,
+            client: wait.client,
+            name: bind.then(|| std::mem::take(&mut wait.name)),
+            listener: conn.listener,
+        };
+        let home = home_of_user(user, self.world.config.shards);
+        if home == self.identity.shard {
+            conn.wait = None;
+            return self.go_online(slot, login, now);
+        }
+        self.hand_overs += 1;
+        let token = token(self.identity.shard, self.hand_overs);
+        wait.hand_over = Some((home, token, login));
+        conn.phase = Phase::HandingOver;
+        if conn.output.is_some() {
+            self.world.mark_dirty(slot);
+        }
+        self.start_hand_over(slot);
+    }
+
+    /// The session begins; what the client sent after its login is parsed now.
+    fn go_online(&mut self, slot: Slot, login: Login, now: Now) {
+        if self.home.is_name_taken(&login) {
+            // Somebody of another name has this id; the authenticator finds a free one.
+            let request = AuthRequest {
+                token: pack(slot),
+                tenant: login.user.tenant,
+                name: login.name.unwrap_or_default(),
+                password: Box::default(),
+                role: None,
+                taken: true,
+            };
+            return self.authenticate(slot, login.client, request);
+        }
+        let conn = self.world.conns.entry(slot.index);
+        conn.phase = Phase::Online;
+        self.home.login(slot, login, now, &mut self.world);
+        let spill = self.world.conn(slot).map(|conn| std::mem::take(&mut conn.spill));
+        if let Some(mut spill) = spill.filter(|spill| !spill.is_empty()) {
+            self.feed(slot, &mut spill, now);
+        }
+        self.arm_receive(slot);
+    }
+
+    /// Passes the descriptor on as soon as nothing is in flight on it.
+    pub(crate) fn start_hand_over(&mut self, slot: Slot) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        let tls_output = conn.tls.as_ref().is_some_and(|tls| tls.has_output());
+        if conn.sending || conn.output.is_some() || tls_output {
+            return self.world.mark_dirty(slot);
+        }
+        let wait = conn.wait.as_ref().and_then(|wait| wait.hand_over.as_ref());
+        let Some(&(home, token, _)) = wait else { return };
+        self.world.io.hand_over(slot, home, token);
+    }
+
+    /// The engine has passed a descriptor on, or could not.
+    pub(crate) fn handed_over(&mut self, slot: Slot, result: Result<(), Errno>, now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        let wait = conn.wait.take().and_then(|wait| wait.hand_over);
+        let Some((home, token, login)) = wait else { return };
+        if result.is_err() {
+            self.world.counters.hand_overs_failed += 1;
+            return self.hang_up(slot, CloseReason::HandOver, now);
+        }
+        let mut state = Box::new(conn.take_hand_over(login));
+        self.world.counters.handed_over += 1;
+        if mutants::on(Mutant::HandOverLosesBytes) {
+            state.spill.clear();
+        }
+        self.world.release(slot);
+        self.world.mesh.send(home, ShardMessage::Adopt { token, state });
+    }
+
+    /// A descriptor from another shard.
+    pub(crate) fn handed_in(&mut self, slot: Slot, token: u64, now: Now) {
+        *self.world.conns.entry(slot.index) =
+            Conn { generation: slot.generation, phase: Phase::HandingOver, ..Conn::default() };
+        self.world.live += 1;
+        if let Some(state) = self.arrivals.descriptor(token, slot, now, &mut self.world) {
+            self.join(slot, *state, now);
+        }
+    }
+
+    /// A connection's state from another shard.
+    pub(crate) fn adopt(&mut self, token: u64, state: Box<HandOver>, now: Now) {
+        if let Some((slot, state)) = self.arrivals.state(token, state, now, &mut self.world) {
+            self.join(slot, *state, now);
+        }
+    }
+
+    pub(crate) fn give_up_hand_over(&mut self, token: u64) {
+        if let Some(slot) = self.arrivals.give_up(token) {
+            self.world.counters.hand_overs_failed += 1;
+            self.world.counters.count_closed(CloseReason::HandOver);
+            self.world.close_now(slot);
+        }
+    }
+
+    /// Both halves are here: the connection is this shard's now.
+    fn join(&mut self, slot: Slot, state: HandOver, now: Now) {
+        let HandOver { framing, protocol, tls, spill, login } = state;
+        let conn = self.world.conns.entry(slot.index);
+        debug_assert!(conn.phase == Phase::HandingOver && conn.generation == slot.generation);
+        conn.listener = login.listener;
+        conn.framing = framing;
+        conn.protocol = protocol;
+        conn.tls = tls;
+        conn.spill = spill;
+        self.go_online(slot, login, now);
+    }
+}
+
+/// A slot as the authenticator's token.
+fn pack(slot: Slot) -> u64 {
+    u64::from(slot.generation) << 32 | u64::from(slot.index)
+}
+
+fn unpack(token: u64) -> Slot {
+    Slot { index: token as u32, generation: (token >> 32) as u32 }
+}

@@ -1,0 +1,409 @@
+//! A shard: one thread, one ring, and everything of the users whose home it is.
+//!
+//! [`Shard::turn`] is the whole program: completions, messages of other shards, replies of the
+//! sidecar, timers, then one send per connection with something to say, then one wait. Each stage
+//! has a budget. Never: blocks, locks, names a protocol.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use rustls::ServerConfig;
+use storage::Reply;
+
+use crate::backend::Backend;
+use crate::config::ShardConfig;
+use crate::conn::{BatchPool, Phase};
+use crate::control::{Control, Snapshot};
+use crate::hand_over::Arrivals;
+use crate::home::effects::{Effects, Timer};
+use crate::home::{Home, Identity};
+use crate::io::{Completion, Io, Now, Slot, Wait};
+use crate::limits::{
+    LAG_MS, OUTPUT_HIGH_WATER, SLOW_CONSUMER_MS, TURN_COMPLETIONS, TURN_DRAIN, TURN_MESH,
+    TURN_REPLIES, TURN_TIMERS,
+};
+use crate::mesh::{Mesh, ShardMessage};
+use crate::metrics::Counters;
+use crate::table::Table;
+use crate::timers::TimerWheel;
+use crate::world::{FrameCache, World};
+
+/// Everything a shard is given at start.
+pub struct Parts<I: Io, B: Backend> {
+    pub config: Arc<ShardConfig>,
+    pub identity: Identity,
+    pub io: I,
+    pub backend: B,
+    pub mesh: Mesh,
+    pub control: Receiver<Control>,
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Milliseconds since 1970 when the engine's clock was zero.
+    pub unix_base_ms: u64,
+    /// Slots kept free for hand-overs: accepts stop below.
+    pub slot_reserve: u32,
+}
+
+/// One shard.
+pub struct Shard<I: Io, B: Backend> {
+    pub(crate) home: Home,
+    pub(crate) world: World<I, B>,
+    pub(crate) identity: Identity,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) hand_overs: u64,
+    /// Logins at the authenticator.
+    pub(crate) logins_pending: u32,
+    /// Connections whose handshake bytes wait for the next turn's budget.
+    pub(crate) handshakes: VecDeque<(Slot, I::Buf)>,
+    pub(crate) handshake_budget: u32,
+    /// Publishers not read until a queue behind them has room.
+    pub(crate) held: Vec<Slot>,
+    /// Plaintext of one receive under TLS.
+    pub(crate) plain: Vec<u8>,
+    control: Receiver<Control>,
+    slot_reserve: u32,
+    accepting: bool,
+    lagging: bool,
+    draining: bool,
+    done: bool,
+}
+
+impl<I: Io, B: Backend> Shard<I, B> {
+    pub fn new(parts: Parts<I, B>) -> Self {
+        let slots = parts.io.capacity();
+        let now = parts.io.now();
+        Self {
+            home: Home::new(Arc::clone(&parts.config), parts.identity, slots),
+            world: World {
+                io: parts.io,
+                backend: parts.backend,
+                mesh: parts.mesh,
+                config: parts.config,
+                conns: Table::new(),
+                timers: TimerWheel::new(),
+                counters: Counters::default(),
+                now,
+                unix_base_ms: parts.unix_base_ms,
+                dirty: Vec::new(),
+                resumed: Vec::new(),
+                waiting_requests: VecDeque::new(),
+                pool: BatchPool::default(),
+                frames: FrameCache::default(),
+                live: 0,
+            },
+            identity: parts.identity,
+            arrivals: Arrivals::default(),
+            tls: parts.tls,
+            hand_overs: 0,
+            logins_pending: 0,
+            handshakes: VecDeque::new(),
+            handshake_budget: 0,
+            held: Vec::new(),
+            plain: Vec::new(),
+            control: parts.control,
+            slot_reserve: parts.slot_reserve,
+            accepting: false,
+            lagging: false,
+            draining: false,
+            done: false,
+        }
+    }
+
+    /// Turns until a drain is complete.
+    pub fn run(&mut self) {
+        while !self.turn() {}
+    }
+
+    /// One turn; `true` once the shard has drained and may end.
+    pub fn turn(&mut self) -> bool {
+        let now = self.world.io.now();
+        self.world.now = now;
+        self.world.counters.turns += 1;
+        self.handshake_budget = self.world.config.handshakes_per_turn;
+        self.take_handshakes(now);
+        let mut busy = self.take_completions(now);
+        busy |= self.take_messages(now);
+        busy |= self.take_replies(now);
+        self.take_controls();
+        busy |= self.fire_timers(now);
+        self.drain(now);
+        self.resume_reading();
+        self.flush();
+        self.set_accepting();
+        let wait = self.how_long(busy, now);
+        self.world.io.wait(wait);
+        self.world.mesh.awake();
+        self.done
+    }
+
+    fn take_completions(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_COMPLETIONS {
+            let Some(completion) = self.world.io.next() else { return false };
+            self.completion(completion, now);
+        }
+        true
+    }
+
+    fn completion(&mut self, completion: Completion<I::Buf>, now: Now) {
+        match completion {
+            Completion::Accepted { slot, listener, peer } => self.accepted(slot, listener, peer),
+            Completion::AcceptFailed { .. } => self.world.counters.accept_failures += 1,
+            Completion::HandedIn { slot, token } => self.handed_in(slot, token, now),
+            Completion::Received { slot, buf } => self.received(slot, buf, now),
+            Completion::ReceiveEnded { slot, error } => self.receive_ended(slot, error, now),
+            Completion::Sent { slot, bytes, batch } => {
+                self.world.counters.bytes_out += bytes as u64;
+                if let Some(conn) = self.world.conn(slot) {
+                    conn.progress_at = now;
+                }
+                if let Some(batch) = batch {
+                    self.world.pool.give(batch);
+                    self.sent(slot, now);
+                }
+            }
+            Completion::SendFailed { slot, batch, .. } => {
+                self.world.pool.give(batch);
+                if let Some(conn) = self.world.conn(slot) {
+                    conn.sending = false;
+                }
+                self.lost(slot, codec::CloseReason::SocketError, now);
+            }
+            Completion::Unsent { slot, bytes } => {
+                // Under TLS the socket holds more bytes than were queued: counting them as plaintext
+                // errs towards waiting.
+                if let Some(sent) = self.world.conn(slot).map(|conn| conn.flushed) {
+                    let unsent = u64::from(bytes.unwrap_or(0));
+                    self.home.unsent(slot, sent, unsent, now, &mut self.world);
+                }
+            }
+            Completion::HandedOver { slot, result } => self.handed_over(slot, result, now),
+            Completion::Closed { slot } => self.world.release(slot),
+        }
+    }
+
+    /// Everything in flight on a connection has gone to the socket.
+    fn sent(&mut self, slot: Slot, now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        conn.sending = false;
+        let (offset, phase) = (conn.flushed, conn.phase);
+        self.home.sent(slot, offset, now, &mut self.world);
+        match phase {
+            Phase::Closing => self.world.finish_closing(slot),
+            Phase::HandingOver => self.start_hand_over(slot),
+            _ => self.arm_receive(slot),
+        }
+        // What was queued meanwhile goes out at the end of this turn.
+        if self.world.conn(slot).is_some_and(|conn| conn.output.is_some()) {
+            self.world.mark_dirty(slot);
+        }
+    }
+
+    /// The connection is gone without our doing.
+    pub(crate) fn lost(&mut self, slot: Slot, reason: codec::CloseReason, now: Now) {
+        self.home.ended(slot, reason, now, &mut self.world);
+        self.world.close(slot, reason);
+        if self.world.conn(slot).is_some_and(|conn| conn.phase == Phase::Closing) {
+            self.world.close_now(slot);
+        }
+    }
+
+    /// Reads a connection again if nothing speaks against it.
+    pub(crate) fn arm_receive(&mut self, slot: Slot) {
+        let may_read = self.home.may_read(slot);
+        let Some(conn) = self.world.conn(slot) else { return };
+        let reads = matches!(conn.phase, Phase::Upgrade | Phase::Login | Phase::Online);
+        if reads
+            && may_read
+            && !conn.receiving
+            && !conn.held
+            && !conn.peer_done
+            && conn.backlog() < OUTPUT_HIGH_WATER
+        {
+            conn.receiving = true;
+            self.world.io.receive(slot);
+        }
+    }
+
+    fn take_messages(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_MESH {
+            let Some((from, message)) = self.world.mesh.receive() else { return false };
+            match message {
+                ShardMessage::Adopt { token, state } => self.adopt(token, state, now),
+                message => self.home.message(from, message, now, &mut self.world),
+            }
+        }
+        true
+    }
+
+    fn take_replies(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_REPLIES {
+            let Some(reply) = self.world.backend.poll() else {
+                self.world.submit_waiting();
+                return false;
+            };
+            let (home, world) = (&mut self.home, &mut self.world);
+            match reply {
+                Reply::Appended { user, seq, result } => {
+                    home.appended(user, seq, result, now, world);
+                }
+                Reply::Rows { user, result } => home.rows(user, result, now, world),
+                Reply::Members { group, result } => home.members(group, result, now, world),
+                Reply::Auth { token, verdict } => self.verdict(token, &verdict, now),
+                Reply::Requeued { user } => home.requeued(user, world),
+                Reply::StoreChanged => home.store_changed(),
+            }
+        }
+        true
+    }
+
+    fn fire_timers(&mut self, now: Now) -> bool {
+        for _ in 0..TURN_TIMERS {
+            let Some(timer) = self.world.timers.expired(now) else { return false };
+            match timer {
+                Timer::Session(slot) => self.home.session_timer(slot, now, &mut self.world),
+                Timer::User(user) => self.home.user_timer(user, now, &mut self.world),
+                Timer::Conn(slot) => self.conn_timer(slot, now),
+                Timer::HandOver(token) => self.give_up_hand_over(token),
+            }
+        }
+        true
+    }
+
+    fn conn_timer(&mut self, slot: Slot, now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        conn.deadline.fired();
+        match conn.phase {
+            Phase::Upgrade | Phase::Login => {
+                self.world.close(slot, codec::CloseReason::LoginDeadline);
+            }
+            Phase::Closing => self.world.close_now(slot),
+            Phase::Online if conn.sending => {
+                let at = conn.progress_at.plus_ms(SLOW_CONSUMER_MS);
+                if now >= at {
+                    self.lost(slot, codec::CloseReason::SlowConsumer, now);
+                } else {
+                    self.world.want_deadline(slot, at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_controls(&mut self) {
+        while let Ok(control) = self.control.try_recv() {
+            match control {
+                Control::Snapshot(reply) => {
+                    // A caller that has given up waiting is no concern of ours.
+                    let _ = reply.send(self.snapshot());
+                }
+                Control::Tls(config) => self.tls = Some(config),
+                Control::Drain => self.draining = true,
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Now) {
+        if !self.draining {
+            return;
+        }
+        let sessions_gone = self.home.drain(TURN_DRAIN, now, &mut self.world);
+        if !sessions_gone {
+            return;
+        }
+        let others: Vec<Slot> = self
+            .world
+            .conns
+            .iter()
+            .filter(|(_, conn)| matches!(conn.phase, Phase::Upgrade | Phase::Login))
+            .map(|(index, conn)| Slot { index, generation: conn.generation })
+            .collect();
+        for slot in others {
+            self.world.close(slot, codec::CloseReason::Shutdown);
+        }
+        self.done = self.world.live == 0
+            && self.home.is_quiet()
+            && self.arrivals.is_empty()
+            && self.world.waiting_requests.is_empty()
+            && self.world.mesh.waiting() == 0;
+    }
+
+    fn resume_reading(&mut self) {
+        for slot in std::mem::take(&mut self.world.resumed) {
+            self.arm_receive(slot);
+        }
+        if !self.held.is_empty() && !self.world.under_pressure() {
+            for slot in std::mem::take(&mut self.held) {
+                if let Some(conn) = self.world.conn(slot) {
+                    conn.held = false;
+                }
+                self.arm_receive(slot);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.world.dirty);
+        for slot in dirty.drain(..) {
+            self.world.flush(slot);
+            self.world.finish_closing(slot);
+        }
+        if self.world.dirty.is_empty() {
+            self.world.dirty = dirty;
+        }
+        let World { mesh, io, .. } = &mut self.world;
+        mesh.flush(|to| io.doorbell(to));
+    }
+
+    fn set_accepting(&mut self) {
+        let free = self.world.io.capacity().saturating_sub(self.world.live);
+        let wanted = !self.draining && !self.lagging && free > self.slot_reserve;
+        if wanted != self.accepting {
+            self.accepting = wanted;
+            self.world.io.set_accepting(wanted);
+        }
+    }
+
+    fn how_long(&mut self, busy: bool, now: Now) -> Wait {
+        let took = self.world.io.clock().ms_since(now);
+        self.lagging = took >= LAG_MS;
+        self.world.counters.lagging_turns += u64::from(self.lagging);
+        let more = busy
+            || self.done
+            || self.lagging
+            || !self.world.dirty.is_empty()
+            || !self.handshakes.is_empty();
+        if more || !self.world.mesh.prepare_sleep() {
+            return Wait::Poll;
+        }
+        let longest = match self.world.waiting_requests.is_empty() && self.held.is_empty() {
+            // The watchdog wants a sign of life now and then.
+            true => now.plus_ms(1_000),
+            // Room in the sidecar's queue is not announced.
+            false => now.plus_ms(1),
+        };
+        let timer = self.world.timers.next_deadline().unwrap_or(longest);
+        Wait::Until(timer.min(longest))
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut counters = self.home.counters.clone();
+        counters.add(&self.world.counters);
+        counters.mesh_sent += self.world.mesh.sent;
+        counters.mesh_full += self.world.mesh.full;
+        Snapshot {
+            shard: self.identity.shard,
+            counters,
+            gauges: self.home.gauges(),
+            connections: u64::from(self.world.live),
+            slots: u64::from(self.world.io.capacity()),
+            timers: self.world.timers.len() as u64,
+            mesh_waiting: self.world.mesh.waiting() as u64,
+            store_waiting: self.world.waiting_requests.len() as u64,
+            logins_pending: u64::from(self.logins_pending),
+            publishers_held: self.held.len() as u64,
+            accepting: self.accepting,
+            engine: self.world.io.figures(),
+        }
+    }
+}

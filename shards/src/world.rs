@@ -1,0 +1,374 @@
+//! What surrounds the sans-io core on a shard: connections, engine, mesh, timers, the sidecar's
+//! port. It carries out the core's [`Effects`] and decides nothing about messages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use codec::ws::{self, Opcode};
+use codec::{CloseReason, Message, Outgoing, ProtocolId, Target, TenantId};
+use storage::Request;
+
+use crate::backend::Backend;
+use crate::config::ShardConfig;
+use crate::conn::{BatchPool, Conn, Framing, Phase, writer};
+use crate::home::effects::{Effects, Timer};
+use crate::io::{Io, Now, Piece, ShardIndex, Slot};
+use crate::limits::{CLOSE_DEADLINE_MS, COPY_BYTES, SLOW_CONSUMER_MS};
+use crate::mesh::{Mesh, ShardMessage};
+use crate::metrics::Counters;
+use crate::mutants::{self, Mutant};
+use crate::table::Table;
+use crate::timers::{TimerId, TimerWheel};
+
+pub(crate) struct World<I: Io, B: Backend> {
+    pub(crate) io: I,
+    pub(crate) backend: B,
+    pub(crate) mesh: Mesh,
+    pub(crate) config: Arc<ShardConfig>,
+    pub(crate) conns: Table<Conn>,
+    pub(crate) timers: TimerWheel<Timer>,
+    pub(crate) counters: Counters,
+    /// The time of this turn.
+    pub(crate) now: Now,
+    /// Milliseconds since 1970 when `Now` was zero.
+    pub(crate) unix_base_ms: u64,
+    /// Connections with something to flush at the end of the turn.
+    pub(crate) dirty: Vec<Slot>,
+    /// Connections that may be read again.
+    pub(crate) resumed: Vec<Slot>,
+    /// Requests for which the sidecar's queue had no room, in order.
+    pub(crate) waiting_requests: VecDeque<Request>,
+    pub(crate) pool: BatchPool,
+    pub(crate) frames: FrameCache,
+    /// Connections that are not free.
+    pub(crate) live: u32,
+}
+
+impl<I: Io, B: Backend> World<I, B> {
+    /// The connection, if the slot still belongs to it.
+    pub(crate) fn conn(&mut self, slot: Slot) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(slot.index)?;
+        let same = conn.generation == slot.generation || mutants::on(Mutant::NoGenerationCheck);
+        (same && conn.phase != Phase::Free).then_some(conn)
+    }
+
+    pub(crate) fn mark_dirty(&mut self, slot: Slot) {
+        if let Some(conn) = self.conn(slot)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Sends what a connection has queued, if nothing is in flight on it.
+    pub(crate) fn flush(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(slot.index) else { return };
+        if conn.generation != slot.generation || conn.phase == Phase::Free {
+            return;
+        }
+        conn.dirty = false;
+        let tls_output = conn.tls.as_ref().is_some_and(|tls| tls.has_output());
+        if conn.sending || conn.phase == Phase::Closed || !(conn.output.is_some() || tls_output) {
+            return;
+        }
+        conn.flushed = conn.queued;
+        let mut batch = conn.output.take();
+        if let Some(tls) = &mut conn.tls {
+            let mut sealed = self.pool.take();
+            let mut cipher = match sealed.pieces.pop() {
+                Some(Piece::Owned(bytes)) => bytes,
+                _ => Vec::new(),
+            };
+            let ok = tls.seal(batch.as_ref(), &mut cipher).is_ok();
+            sealed.pieces.push(Piece::Owned(cipher));
+            if let Some(plain) = batch.replace(sealed) {
+                self.pool.give(plain);
+            }
+            if !ok {
+                return self.close(slot, CloseReason::Tls);
+            }
+        }
+        let Some(batch) = batch.filter(|batch| !batch.is_empty()) else { return };
+        conn.sending = true;
+        conn.progress_at = now;
+        let online = conn.phase == Phase::Online;
+        self.io.send(slot, batch);
+        if online {
+            self.want_deadline(slot, now.plus_ms(SLOW_CONSUMER_MS));
+        }
+    }
+
+    /// The connection's timer fires at `at` or before.
+    pub(crate) fn want_deadline(&mut self, slot: Slot, at: Now) {
+        let Some(conn) = self.conn(slot) else { return };
+        let mut deadline = conn.deadline;
+        deadline.want(self, Timer::Conn(slot), at);
+        self.conns.entry(slot.index).deadline = deadline;
+    }
+
+    pub(crate) fn clear_deadline(&mut self, slot: Slot) {
+        let Some(conn) = self.conn(slot) else { return };
+        let mut deadline = conn.deadline;
+        deadline.cancel(self);
+        self.conns.entry(slot.index).deadline = deadline;
+    }
+
+    /// A closing connection whose last words are out: waits for the peer's Close, or ends it.
+    pub(crate) fn finish_closing(&mut self, slot: Slot) {
+        let Some(conn) = self.conn(slot).filter(|conn| conn.phase == Phase::Closing) else {
+            return;
+        };
+        let drained = !conn.sending && conn.output.is_none();
+        let waits = matches!(conn.framing, Framing::Ws(_)) && !conn.peer_done;
+        if drained && !waits {
+            self.close_now(slot);
+        } else if drained && !conn.receiving {
+            conn.receiving = true;
+            self.io.receive(slot);
+        }
+    }
+
+    /// The peer has said its ws Close and ours is queued: nothing more is said.
+    pub(crate) fn close_after_peer(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(conn) = self.conn(slot) else { return };
+        if matches!(conn.phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        conn.phase = Phase::Closing;
+        if let Some(tls) = &mut conn.tls {
+            tls.close();
+        }
+        self.counters.count_closed(CloseReason::PeerClosed);
+        self.clear_deadline(slot);
+        self.want_deadline(slot, now.plus_ms(CLOSE_DEADLINE_MS));
+        self.mark_dirty(slot);
+    }
+
+    /// Gives the connection to the kernel to close, whatever is still queued.
+    pub(crate) fn close_now(&mut self, slot: Slot) {
+        let Some(conn) = self.conn(slot) else { return };
+        if conn.phase == Phase::Closed {
+            return;
+        }
+        conn.phase = Phase::Closed;
+        conn.output = None;
+        self.clear_deadline(slot);
+        self.io.close(slot);
+    }
+
+    /// The slot is free again.
+    pub(crate) fn release(&mut self, slot: Slot) {
+        if self.conn(slot).is_some() {
+            self.clear_deadline(slot);
+            *self.conns.entry(slot.index) = Conn::default();
+            self.live -= 1;
+        }
+    }
+
+    /// Queues a request again until the sidecar takes it; order is kept.
+    pub(crate) fn submit_waiting(&mut self) {
+        while let Some(request) = self.waiting_requests.pop_front() {
+            if let Err(request) = self.backend.submit(request) {
+                self.waiting_requests.push_front(request);
+                break;
+            }
+        }
+    }
+
+    /// A queue behind the publishers is filling: they are not read until it is not.
+    pub(crate) fn under_pressure(&self) -> bool {
+        !self.waiting_requests.is_empty() || self.mesh.is_congested() || self.backend.load() > 0.5
+    }
+
+    fn last_words(&mut self, slot: Slot, reason: CloseReason) {
+        let spoken = matches!(self.conn(slot).map(|conn| conn.phase), Some(Phase::Online));
+        if spoken {
+            self.transmit(slot, &Outgoing::Goodbye(reason));
+        }
+        let Some(conn) = self.conns.get_mut(slot.index) else { return };
+        if matches!(conn.framing, Framing::Ws(_))
+            && let Some(code) = reason.ws_code()
+        {
+            let out = writer(&mut conn.output, &mut self.pool);
+            let before = out.len();
+            ws::encode_close(out, Some(code), None);
+            conn.queued += (out.len() - before) as u64;
+        }
+        if let Some(tls) = &mut conn.tls
+            && conn.phase != Phase::Upgrade
+        {
+            tls.close();
+        }
+    }
+
+    fn put(&mut self, slot: Slot, outgoing: &Outgoing<'_>) -> Option<u64> {
+        let Self { conns, pool, frames, config, .. } = self;
+        let conn = conns.get_mut(slot.index).filter(|conn| conn.generation == slot.generation)?;
+        if matches!(conn.phase, Phase::Free | Phase::Closing | Phase::Closed) {
+            return None;
+        }
+        if let Outgoing::Push(message) = outgoing
+            && matches!(message.to, Target::Group(_))
+        {
+            let frame = frames.get(conn, &config.protocols, message);
+            conn.queued += frame.len() as u64;
+            if frame.len() <= COPY_BYTES {
+                writer(&mut conn.output, pool).extend_from_slice(&frame);
+            } else {
+                conn.output.get_or_insert_with(|| pool.take()).pieces.push(Piece::Shared(frame));
+            }
+            return Some(conn.queued);
+        }
+        let over_ws = matches!(conn.framing, Framing::Ws(_));
+        let out = writer(&mut conn.output, pool);
+        let before = out.len();
+        frame(over_ws, &conn.protocol, &config.protocols, outgoing, out);
+        conn.queued += (out.len() - before) as u64;
+        Some(conn.queued)
+    }
+}
+
+impl<I: Io, B: Backend> Effects for World<I, B> {
+    fn transmit(&mut self, slot: Slot, outgoing: &Outgoing<'_>) -> u64 {
+        let end = self.put(slot, outgoing);
+        if end.is_some() {
+            self.mark_dirty(slot);
+        }
+        end.unwrap_or_default()
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason) {
+        let Some(conn) = self.conn(slot) else { return };
+        if matches!(conn.phase, Phase::Closing | Phase::Closed) {
+            return;
+        }
+        self.counters.count_closed(reason);
+        if matches!(reason, CloseReason::PeerClosed | CloseReason::SocketError) {
+            return self.close_now(slot);
+        }
+        self.last_words(slot, reason);
+        let now = self.now;
+        let conn = self.conns.entry(slot.index);
+        conn.phase = Phase::Closing;
+        self.clear_deadline(slot);
+        self.want_deadline(slot, now.plus_ms(CLOSE_DEADLINE_MS));
+        self.mark_dirty(slot);
+    }
+
+    fn unsent(&mut self, slot: Slot) {
+        if self.conn(slot).is_some_and(|conn| conn.phase == Phase::Online) {
+            self.io.unsent(slot);
+        }
+    }
+
+    fn resume(&mut self, slot: Slot) {
+        if self.conn(slot).is_some_and(|conn| !conn.receiving) {
+            self.resumed.push(slot);
+        }
+    }
+
+    fn route(&mut self, to: ShardIndex, message: ShardMessage) {
+        self.mesh.send(to, message);
+    }
+
+    fn store(&mut self, request: Request) {
+        if !self.waiting_requests.is_empty() {
+            return self.waiting_requests.push_back(request);
+        }
+        if let Err(request) = self.backend.submit(request) {
+            self.counters.store_queue_full += 1;
+            self.waiting_requests.push_back(request);
+        }
+    }
+
+    fn arm(&mut self, timer: Timer, at: Now) -> TimerId {
+        self.timers.arm(timer, at)
+    }
+
+    fn cancel(&mut self, timer: TimerId) {
+        self.timers.cancel(timer);
+    }
+
+    fn origin(&self, slot: Slot) -> (TenantId, ProtocolId) {
+        let listener = self.conns.get(slot.index).map_or(0, |conn| conn.listener);
+        let listener = self.config.listeners.get(usize::from(listener));
+        listener.map_or((TenantId(0), ProtocolId::ALL[0]), |l| (l.tenant, l.protocol))
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.unix_base_ms + self.now.0 / 1_000
+    }
+}
+
+/// Frames of group messages, encoded once per form and shared by all receivers of this shard.
+#[derive(Debug, Default)]
+pub(crate) struct FrameCache {
+    entries: VecDeque<CachedFrame>,
+}
+
+#[derive(Debug)]
+struct CachedFrame {
+    stamp: u128,
+    variant: u16,
+    over_ws: bool,
+    frame: Arc<[u8]>,
+}
+
+impl FrameCache {
+    /// Messages whose receivers are still being served within one turn.
+    const ENTRIES: usize = 16;
+
+    fn get(&mut self, conn: &Conn, settings: &codec::Settings, message: &Message) -> Arc<[u8]> {
+        let variant = conn.protocol.push_variant(settings);
+        let over_ws = matches!(conn.framing, Framing::Ws(_));
+        let same = |entry: &&CachedFrame| {
+            entry.stamp == message.stamp && entry.variant == variant && entry.over_ws == over_ws
+        };
+        if let Some(entry) = self.entries.iter().rev().find(same) {
+            return Arc::clone(&entry.frame);
+        }
+        let mut bytes = Vec::with_capacity(message.body.len() + 64);
+        frame(over_ws, &conn.protocol, settings, &Outgoing::Push(message), &mut bytes);
+        let frame: Arc<[u8]> = bytes.into();
+        if self.entries.len() >= Self::ENTRIES {
+            self.entries.pop_front();
+        }
+        let stamp = message.stamp;
+        self.entries.push_back(CachedFrame { stamp, variant, over_ws, frame: Arc::clone(&frame) });
+        frame
+    }
+}
+
+/// Appends one packet in its framing; nothing where the protocol has no such word.
+fn frame(
+    over_ws: bool,
+    protocol: &codec::AnyProtocol,
+    settings: &codec::Settings,
+    outgoing: &Outgoing<'_>,
+    out: &mut Vec<u8>,
+) {
+    if !over_ws {
+        return protocol.encode(settings, outgoing, true, out);
+    }
+    let before = out.len();
+    let mut empty = false;
+    ws::encode(out, Opcode::Binary, None, len_hint(outgoing), |out| {
+        let start = out.len();
+        protocol.encode(settings, outgoing, false, out);
+        empty = out.len() == start;
+    });
+    if empty {
+        out.truncate(before);
+    }
+}
+
+/// About how long the packet will be; a wrong guess costs a move of the payload.
+fn len_hint(outgoing: &Outgoing<'_>) -> usize {
+    match outgoing {
+        Outgoing::Push(message) => message.body.len() + 40,
+        _ => 33,
+    }
+}

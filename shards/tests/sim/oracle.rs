@@ -1,0 +1,411 @@
+//! What was promised, checked against what the clients see and the disk holds.
+//!
+//! Owns: one record per message and one log per connection. A breach is written down as text; the
+//! first one ends the run. Never: looks into the gateway.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use codec::{MessageId, PublishKind};
+use shards::io::Now;
+use shards::io::sim::ClientId;
+
+use super::disk::{Content, Disk};
+use super::plan::GHOST;
+
+/// Whom a message is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    User(u32),
+    Group(u32),
+    Part(u32, Vec<u32>),
+}
+
+impl To {
+    pub fn kind(&self) -> PublishKind {
+        match self {
+            Self::User(_) => PublishKind::User,
+            Self::Group(_) => PublishKind::Group,
+            Self::Part(..) => PublishKind::GroupPart,
+        }
+    }
+
+    /// The group whose conversation this is in.
+    fn group(&self) -> Option<u32> {
+        match self {
+            Self::User(_) => None,
+            Self::Group(group) | Self::Part(group, _) => Some(*group),
+        }
+    }
+}
+
+/// One message of one sender.
+#[derive(Debug)]
+pub struct Record {
+    /// `None`: the door.
+    pub from: Option<u32>,
+    pub to: To,
+    pub body: Vec<u8>,
+    pub poison: bool,
+    /// Who must have it, and whether a client of his has acknowledged it.
+    recipients: BTreeMap<u32, bool>,
+    /// The connection of the first transmission.
+    first_sent_on: Option<ClientId>,
+    transmissions: u32,
+    acks: u32,
+}
+
+/// What one connection of a client has seen.
+#[derive(Debug)]
+struct Log {
+    user: Option<u32>,
+    /// It understands group messages in their own form.
+    group_form: bool,
+    /// Messages in the order of their first push.
+    seen: Vec<usize>,
+    /// Pushes of each, and when it was acknowledged.
+    pushes: BTreeMap<usize, (u32, Option<Now>)>,
+    /// It did not read for a while: old copies may come late.
+    froze: bool,
+    /// The door: what it sent, not answered yet.
+    unanswered: Vec<usize>,
+}
+
+pub struct Oracle {
+    groups: BTreeMap<u32, Vec<u32>>,
+    disk: Disk,
+    strict: bool,
+    /// Pushes of one message on one connection at most.
+    pushes_max: u32,
+    /// A push that comes so much later than its acknowledgement was not on its way before.
+    echo_ms: Option<u64>,
+    records: Vec<Record>,
+    logs: BTreeMap<ClientId, Log>,
+    /// Connections that have ended, by user.
+    ended: BTreeMap<u32, u32>,
+    breach: Option<String>,
+}
+
+impl Oracle {
+    pub fn new(groups: &BTreeMap<u32, Vec<u32>>, disk: &Disk, strict: bool, retries: u32) -> Self {
+        Self {
+            groups: groups.clone(),
+            disk: disk.clone(),
+            strict,
+            pushes_max: 1 + retries,
+            echo_ms: None,
+            records: Vec::new(),
+            logs: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            breach: None,
+        }
+    }
+
+    /// Bounds how long a copy that was on its way can take where the client reads.
+    pub fn expect_echoes_within(&mut self, ms: u64) {
+        self.echo_ms = Some(ms);
+    }
+
+    pub fn breach(&mut self) -> Option<String> {
+        self.breach.take()
+    }
+
+    pub fn violated(&mut self, what: String) {
+        self.breach.get_or_insert(what);
+    }
+
+    pub fn messages(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Second transmissions of the run.
+    pub fn resends(&self) -> u32 {
+        self.records.iter().map(|record| record.transmissions.saturating_sub(1)).sum()
+    }
+
+    pub fn connected(&mut self, id: ClientId, user: Option<u32>, group_form: bool) {
+        let log = Log {
+            user,
+            group_form,
+            seen: Vec::new(),
+            pushes: BTreeMap::new(),
+            froze: false,
+            unanswered: Vec::new(),
+        };
+        self.logs.insert(id, log);
+    }
+
+    pub fn froze(&mut self, id: ClientId) {
+        self.log(id).froze = true;
+    }
+
+    pub fn ended(&mut self, id: ClientId, by_client: bool) {
+        if let Some(user) = self.log(id).user {
+            *self.ended.entry(user).or_default() += 1;
+        }
+        if self.strict && !by_client {
+            self.violated(format!("connection {id:?} ended without a fault"));
+        }
+    }
+
+    /// A new message; its number is its id.
+    pub fn compose(&mut self, from: Option<u32>, to: To, poison: bool, body: Vec<u8>) -> usize {
+        let recipients = self.recipients(from, &to);
+        let record = Record {
+            from,
+            to,
+            body,
+            poison,
+            recipients: recipients.into_iter().map(|user| (user, false)).collect(),
+            first_sent_on: None,
+            transmissions: 0,
+            acks: 0,
+        };
+        self.records.push(record);
+        self.records.len() - 1
+    }
+
+    pub fn record(&self, index: usize) -> &Record {
+        &self.records[index]
+    }
+
+    /// A client sends a message, again or for the first time.
+    pub fn transmitted(&mut self, id: ClientId, index: usize) {
+        let record = &mut self.records[index];
+        record.transmissions += 1;
+        record.first_sent_on.get_or_insert(id);
+        let again = record.transmissions > 1;
+        if record.from.is_none() {
+            self.log(id).unanswered.push(index);
+        }
+        if again && self.strict {
+            self.violated(format!("message {index} had to be sent again without a fault"));
+        }
+    }
+
+    /// The gateway acknowledges a publish: it must be safe now.
+    pub fn publish_acked(&mut self, id: ClientId, kind: PublishKind, message: &MessageId) {
+        let Some(index) = self.index_of(message) else {
+            return self.violated(format!("{id:?} got an ack for {message:?}, which nobody sent"));
+        };
+        let user = self.log(id).user;
+        let record = &mut self.records[index];
+        record.acks += 1;
+        let (acks, sent) = (record.acks, record.transmissions);
+        if record.from != user || record.to.kind() != kind {
+            return self.violated(format!("{id:?} got a strange ack {kind:?} for {index}"));
+        }
+        if acks > sent {
+            return self.violated(format!("message {index}: {acks} acks, sent {sent} times"));
+        }
+        if user.is_none() {
+            self.door_answered(id, index);
+        }
+        let disk = self.disk.clone();
+        if let Some(user) = self.unsafe_for(index, &disk.content()) {
+            let text = format!("message {index} was acknowledged, not safe for user {user}");
+            self.violated(text);
+        }
+    }
+
+    /// The gateway pushes a message; gives its number.
+    pub fn pushed(
+        &mut self,
+        id: ClientId,
+        group: Option<u32>,
+        message: &MessageId,
+        body: &[u8],
+        now: Now,
+    ) -> Option<usize> {
+        let Some(index) = self.index_of(message) else {
+            self.violated(format!("{id:?} got {message:?}, which nobody sent"));
+            return None;
+        };
+        if let Err(what) = self.check_push(id, group, index, body, now) {
+            self.violated(format!("message {index} on {id:?}: {what}"));
+        }
+        Some(index)
+    }
+
+    fn check_push(
+        &mut self,
+        id: ClientId,
+        group: Option<u32>,
+        index: usize,
+        body: &[u8],
+        now: Now,
+    ) -> Result<(), String> {
+        let (pushes_max, echo_ms, strict) = (self.pushes_max, self.echo_ms, self.strict);
+        let log = self.logs.get_mut(&id).ok_or("the connection is unknown")?;
+        let record = &self.records[index];
+        let user = log.user.ok_or("the door is pushed nothing")?;
+        if !record.recipients.contains_key(&user) {
+            return Err(format!("it is not for user {user}"));
+        }
+        if record.body != body {
+            return Err("the body is another".to_owned());
+        }
+        if group != record.to.group().filter(|_| log.group_form) {
+            return Err(format!("its form names the group {group:?}"));
+        }
+        let (pushes, acked) = log.pushes.entry(index).or_insert((0, None));
+        *pushes += 1;
+        if *pushes == 1 {
+            log.seen.push(index);
+        } else if strict {
+            return Err("it was pushed again without a fault".to_owned());
+        }
+        if *pushes > pushes_max && !record.poison {
+            return Err(format!("it was pushed {pushes} times"));
+        }
+        match (*acked, echo_ms) {
+            (Some(at), Some(echo_ms)) if now.ms_since(at) > echo_ms && !log.froze => {
+                Err(format!("pushed again {} ms after its ack", now.ms_since(at)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A client acknowledges a push: from now on the message is its own.
+    pub fn receipt(&mut self, id: ClientId, index: usize, now: Now) {
+        let log = self.log(id);
+        if let Some((_, acked)) = log.pushes.get_mut(&index) {
+            acked.get_or_insert(now);
+        }
+        let Some(user) = log.user else { return };
+        if let Some(has) = self.records[index].recipients.get_mut(&user) {
+            *has = true;
+        }
+    }
+
+    /// Everything has come to rest: nothing acknowledged is lost, nothing is left over, and the
+    /// order was kept.
+    pub fn finish(&mut self) {
+        let disk = self.disk.clone();
+        let content = disk.content();
+        let dead = self.dead_letters(&content);
+        for index in 0..self.records.len() {
+            let record = &self.records[index];
+            if record.transmissions > 0 && record.acks == 0 {
+                self.violated(format!("message {index} was never acknowledged"));
+                continue;
+            }
+            let rows = self.waiting_for(&content);
+            let lost = self.records[index].recipients.iter().find(|(user, has)| {
+                !**has && !dead.contains(&(**user, index)) && !rows.contains(&(**user, index))
+            });
+            if let Some((&user, _)) = lost.filter(|_| self.records[index].acks > 0) {
+                self.violated(format!("message {index} was acknowledged, user {user} lost it"));
+            }
+        }
+        let left: Vec<u32> =
+            content.rows().map(|(user, _)| user).filter(|&user| user != GHOST).collect();
+        if !left.is_empty() {
+            self.violated(format!("rows are left in the store, of users {left:?}"));
+        }
+        self.check_order();
+    }
+
+    /// Messages that a user's clients still wait for, for the text of a run that does not end.
+    pub fn is_settled(&self) -> bool {
+        self.records.iter().all(|record| record.transmissions == 0 || record.acks > 0)
+    }
+
+    pub fn rows_left(&self) -> usize {
+        self.disk.content().rows().filter(|(user, _)| *user != GHOST).count()
+    }
+
+    /// First pushes on a connection follow the order in which one connection of one sender first
+    /// sent the messages of one conversation. One that was sent again may have failed at first.
+    fn check_order(&mut self) {
+        let mut found = None;
+        for (id, log) in &self.logs {
+            let mut last = BTreeMap::new();
+            for &index in &log.seen {
+                let record = &self.records[index];
+                if record.transmissions > 1 {
+                    continue;
+                }
+                let conversation = (record.first_sent_on, record.to.group());
+                if let Some(before) = last.insert(conversation, index)
+                    && before > index
+                {
+                    found.get_or_insert(format!("{id:?} got message {before} before {index}"));
+                }
+            }
+        }
+        if let Some(text) = found {
+            self.violated(text);
+        }
+    }
+
+    /// The dead letters, each of which must have had its three failed rounds.
+    fn dead_letters(&mut self, content: &Content) -> BTreeSet<(u32, usize)> {
+        let mut dead = BTreeSet::new();
+        for (user, message) in content.dead_letters() {
+            let Some(index) = self.index_of(message) else {
+                self.violated(format!("the dead letter {message:?} was never sent"));
+                continue;
+            };
+            let rounds = self.ended.get(&user).copied().unwrap_or(0);
+            if rounds < 3 {
+                self.violated(format!("message {index} is dead after {rounds} rounds"));
+            }
+            dead.insert((user, index));
+        }
+        dead
+    }
+
+    fn waiting_for(&self, content: &Content) -> BTreeSet<(u32, usize)> {
+        let rows = content.rows();
+        rows.filter_map(|(user, id)| Some((user, self.index_of(id)?))).collect()
+    }
+
+    /// A recipient for whom the message is neither committed nor acknowledged.
+    fn unsafe_for(&self, index: usize, content: &Content) -> Option<u32> {
+        let id = id_of(index);
+        let mut recipients = self.records[index].recipients.iter();
+        recipients.find(|(user, has)| !**has && !content.was_committed(**user, &id)).map(|(u, _)| *u)
+    }
+
+    /// The door is answered in the order of its requests.
+    fn door_answered(&mut self, id: ClientId, index: usize) {
+        let log = self.log(id);
+        if log.unanswered.first() == Some(&index) {
+            log.unanswered.remove(0);
+        } else {
+            self.violated(format!("the door answered {index} out of order"));
+        }
+    }
+
+    fn recipients(&self, from: Option<u32>, to: &To) -> BTreeSet<u32> {
+        let members = |group: &u32| -> BTreeSet<u32> {
+            let members = self.groups.get(group).cloned().unwrap_or_default();
+            let sends = from.is_none_or(|from| members.contains(&from));
+            members.into_iter().filter(|&user| sends && Some(user) != from).collect()
+        };
+        match to {
+            To::User(user) => BTreeSet::from([*user]),
+            To::Group(group) => members(group),
+            To::Part(group, part) => {
+                members(group).into_iter().filter(|user| part.contains(user)).collect()
+            }
+        }
+    }
+
+    fn log(&mut self, id: ClientId) -> &mut Log {
+        self.logs.get_mut(&id).expect("connected before")
+    }
+
+    fn index_of(&self, message: &MessageId) -> Option<usize> {
+        let text = std::str::from_utf8(message.as_bytes()).ok()?;
+        let index = usize::from_str_radix(text, 16).ok()?;
+        (index < self.records.len()).then_some(index)
+    }
+}
+
+/// The id of a message: its number in 32 hexadecimal digits.
+pub fn id_of(index: usize) -> [u8; MessageId::MAX] {
+    let mut id = [0; MessageId::MAX];
+    id.copy_from_slice(format!("{index:032x}").as_bytes());
+    id
+}
