@@ -1,1 +1,89 @@
-fn main() {}
+//! `ringpost-perf`: honest load for the gateway and its rivals. See `perf/README.md`.
+//!
+//! Owns: the command line. Exit code 0 only if the run was good; 1 if anything failed.
+#![forbid(unsafe_code)]
+
+mod args;
+mod check;
+mod client;
+mod engine;
+mod procfs;
+mod report;
+mod scenario;
+mod table;
+mod transport;
+
+use args::{Args, Command, LoadArgs, Protocol, Scenario};
+use clap::Parser;
+use client::Client;
+use client::binary::Binary;
+use client::mqtt::Mqtt;
+use engine::Engine;
+use report::Report;
+use scenario::{Abort, connect, idle, traffic};
+use std::process::ExitCode;
+use transport::Dialer;
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Load(scenario) => load(&scenario),
+        Command::Table { files } => table(&files),
+    }
+}
+
+/// Runs one scenario and shows what it found, however far it came.
+fn load(scenario: &Scenario) -> ExitCode {
+    let args = scenario.load_args();
+    let mut report = Report {
+        label: args.label(),
+        shape: scenario.shape(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        ..Report::default()
+    };
+    let outcome = match args.protocol {
+        Protocol::Binary => run::<Binary>(scenario, args, &mut report),
+        Protocol::Mqtt => run::<Mqtt>(scenario, args, &mut report),
+    };
+    if let Err(Abort(why)) = outcome {
+        report.failures.push(why);
+    }
+    report.conclude();
+    report.print();
+    if let Some(path) = &args.json
+        && let Err(error) = report.save(path)
+    {
+        eprintln!("{}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run<C: Client>(scenario: &Scenario, args: &LoadArgs, report: &mut Report) -> Result<(), Abort> {
+    let endpoint = args.endpoint().map_err(Abort)?;
+    let setup = args.setup();
+    let mut engine = Engine::<C>::new(Dialer::new(endpoint)?)?;
+    match scenario {
+        Scenario::Pairs(pairs) => traffic::run(&setup, pairs.traffic(), &mut engine, report),
+        Scenario::Fanout(fanout) => traffic::run(&setup, fanout.traffic(), &mut engine, report),
+        Scenario::Idle(args) => {
+            let shape = args.idle().map_err(Abort)?;
+            idle::run(&setup, shape, &mut engine, report)
+        }
+        Scenario::Connect(_) => connect::run(&setup, setup.login_concurrency, &mut engine, report),
+    }
+}
+
+fn table(files: &[std::path::PathBuf]) -> ExitCode {
+    let mut reports = Vec::new();
+    for path in files {
+        match Report::load(path) {
+            Ok(report) => reports.push(report),
+            Err(error) => {
+                eprintln!("{}: {error}", path.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    print!("{}", table::render(&reports));
+    if reports.iter().all(|report| report.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,189 @@
+//! The whole client against a small broker that does one thing wrong: the run must say which.
+
+use super::*;
+use crate::client::Endpoint;
+use crate::client::mqtt::{Mqtt, frame};
+use crate::transport::Dialer;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Flaw {
+    #[default]
+    None,
+    Lose,
+    Duplicate,
+    Reorder,
+    Misdeliver,
+    Corrupt,
+    AckTwice,
+    NeverAck,
+    HangUp,
+}
+
+#[test]
+fn a_right_broker_passes_in_every_shape() {
+    // Pairs and fan-out, acknowledged and not, with one and several in flight.
+    for (senders, receivers, group) in [(2, 1, None), (1, 3, Some(9))] {
+        for (acked, depth) in [(true, 1), (true, 8), (false, 3)] {
+            let shape = Shape { senders, receivers, group, depth, payload: 100, acked };
+            let (outcome, report) = load_against(Flaw::None, shape);
+            assert!(outcome.is_ok(), "{shape:?}: {outcome:?}");
+            let Tally { sent, delivered, .. } = report.tally;
+            assert!(sent > 20 && delivered == sent * receivers as u64, "{:?}", report.tally);
+            assert_eq!(report.tally.faults().count(), 0, "{:?}", report.tally);
+        }
+    }
+}
+
+#[test]
+fn every_flaw_of_a_broker_is_told_by_its_name() {
+    // The thirtieth message to user 2 meets the flaw; the tally must show it in its own field.
+    type Count = fn(&Tally) -> u64;
+    let cases: [(Flaw, Count); 7] = [
+        (Flaw::Lose, |tally| tally.lost),
+        (Flaw::Duplicate, |tally| tally.duplicated),
+        (Flaw::Reorder, |tally| tally.reordered),
+        (Flaw::Misdeliver, |tally| tally.misdelivered),
+        (Flaw::Corrupt, |tally| tally.corrupted),
+        (Flaw::AckTwice, |tally| tally.bad_acks),
+        (Flaw::NeverAck, |tally| tally.unacked),
+    ];
+    for (flaw, count) in cases {
+        let shape =
+            Shape { senders: 2, receivers: 1, group: None, depth: 4, payload: 100, acked: true };
+        let (outcome, mut report) = load_against(flaw, shape);
+        assert!(outcome.is_ok(), "{flaw:?}: {outcome:?}");
+        assert!(count(&report.tally) > 0, "{flaw:?}: {:?}", report.tally);
+        report.conclude();
+        assert!(!report.ok, "{flaw:?}");
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_ends_the_run() {
+    let shape =
+        Shape { senders: 2, receivers: 1, group: None, depth: 1, payload: 100, acked: true };
+    let (outcome, report) = load_against(Flaw::HangUp, shape);
+    assert!(outcome.is_err_and(|Abort(why)| why.contains("was lost")));
+    assert!(report.tally.sent > 0, "what was done before is reported");
+}
+
+fn load_against(flaw: Flaw, shape: Shape) -> (Result<(), Abort>, Report) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let broker = Arc::new(Mutex::new(Broker { flaw, ..Broker::default() }));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let broker = broker.clone();
+            std::thread::spawn(move || Broker::serve(&broker, stream));
+        }
+    });
+    let setup = Setup {
+        run: 1,
+        first_user: 1,
+        qos: u8::from(shape.acked),
+        login_concurrency: 8,
+        warm_up: Duration::from_millis(10),
+        duration: Duration::from_millis(100),
+        patience: Duration::from_millis(500),
+        server_pid: None,
+    };
+    let endpoint = Endpoint { address, host: String::new(), path: String::new(), tls: false };
+    let dialer = Dialer::new(endpoint).expect("plain");
+    let mut engine = Engine::<Mqtt>::new(dialer).expect("epoll");
+    let mut report = Report::default();
+    let outcome = run(&setup, shape, &mut engine, &mut report);
+    (outcome, report)
+}
+
+/// As much of a broker as the client needs.
+#[derive(Default)]
+struct Broker {
+    flaw: Flaw,
+    subscribers: HashMap<Vec<u8>, Vec<TcpStream>>,
+    /// Messages to user 2.
+    messages: usize,
+    held: Option<Vec<u8>>,
+}
+
+impl Broker {
+    fn serve(broker: &Mutex<Self>, mut stream: TcpStream) {
+        let (mut input, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            input.extend_from_slice(&buffer[..count]);
+            while let Ok(Some((head, end))) = frame(&input) {
+                let packet: Vec<u8> = input.drain(..end).collect();
+                let mut broker = broker.lock().expect("no thread panics with it");
+                if broker.handle(packet[0], &packet[head..], &packet, &mut stream).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn handle(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        packet: &[u8],
+        stream: &mut TcpStream,
+    ) -> std::io::Result<()> {
+        match first & 0xf0 {
+            0x10 => stream.write_all(&[0x20, 2, 0, 0]),
+            0x80 => {
+                let (mut rest, mut answer) = (&body[2..], vec![0x90, 0, body[0], body[1]]);
+                while !rest.is_empty() {
+                    let length = usize::from(rest[1]);
+                    let topic = rest[2..2 + length].to_vec();
+                    self.subscribers.entry(topic).or_default().push(stream.try_clone()?);
+                    answer.push(rest[2 + length]);
+                    rest = &rest[3 + length..];
+                }
+                answer[1] = answer.len() as u8 - 2;
+                stream.write_all(&answer)
+            }
+            0x30 => self.publish(first, body, packet, stream),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        packet: &[u8],
+        stream: &mut TcpStream,
+    ) -> std::io::Result<()> {
+        let end = 2 + usize::from(body[1]);
+        let topic = &body[2..end];
+        self.messages += usize::from(topic == b"u/2");
+        let flaw = if topic == b"u/2" && self.messages == 30 { self.flaw } else { Flaw::None };
+        if first & 6 != 0 && flaw != Flaw::NeverAck {
+            let ack = [0x40, 2, body[end], body[end + 1]];
+            stream.write_all(&ack.repeat(1 + usize::from(flaw == Flaw::AckTwice)))?;
+        }
+        let mut packet = packet.to_vec();
+        let before = self.held.take_if(|_| topic == b"u/2");
+        let to: &[u8] = if flaw == Flaw::Misdeliver { b"u/4" } else { topic };
+        match flaw {
+            Flaw::Lose => return Ok(()),
+            Flaw::HangUp => return stream.shutdown(std::net::Shutdown::Both),
+            Flaw::Reorder => {
+                self.held = Some(packet);
+                return Ok(());
+            }
+            Flaw::Duplicate => packet = packet.repeat(2),
+            Flaw::Corrupt => *packet.last_mut().expect("not empty") ^= 1,
+            Flaw::None | Flaw::Misdeliver | Flaw::AckTwice | Flaw::NeverAck => {}
+        }
+        packet.extend(before.into_iter().flatten());
+        for subscriber in self.subscribers.get_mut(to).into_iter().flatten() {
+            subscriber.write_all(&packet)?;
+        }
+        Ok(())
+    }
+}
