@@ -15,8 +15,12 @@
 //!                           HandedOver(Err)                (still live, still the caller's)
 //! ```
 
+pub(crate) mod bufs;
+pub mod probe;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod sys;
+pub mod uring;
 
 use std::net::SocketAddr;
 use std::ops::DerefMut;

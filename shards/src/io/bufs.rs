@@ -20,8 +20,8 @@ use std::rc::Rc;
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::{IoUring, Submitter};
 use io_uring::types::BufRingEntry;
+use io_uring::{IoUring, Submitter};
 
 /// The group id under which the buffers are registered: a ring of ours has one group.
 pub(crate) const GROUP: u16 = 0;

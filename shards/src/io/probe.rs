@@ -73,7 +73,9 @@ impl SetupError {
                  {most} slots per shard and more shards"
             ),
             Self::Config(_) => "correct the configuration".into(),
-            Self::Kernel { .. } => format!("report it with the kernel version {}", kernel_version()),
+            Self::Kernel { .. } => {
+                format!("report it with the kernel version {}", kernel_version())
+            }
         }
     }
 }
@@ -155,9 +157,10 @@ pub fn findings(slots: u32) -> Vec<Finding> {
     match build(8, 16) {
         Ok(ring) => {
             findings.push(Finding::good("ring", "all required operations".into()));
-            findings.push(Finding::of("slot table", register_slots(&ring, slots).map(|()| {
-                format!("{slots} slots")
-            })));
+            findings.push(Finding::of(
+                "slot table",
+                register_slots(&ring, slots).map(|()| format!("{slots} slots")),
+            ));
             findings.push(Finding::of("receive buffers", try_buffers()));
             findings.push(socket_commands(&ring));
         }
@@ -238,7 +241,8 @@ fn socket_commands(ring: &IoUring) -> Finding {
     if probed && probe.is_supported(opcode::UringCmd16::CODE) && kernel_at_least(6, 7) {
         return Finding::good(name, "SIOCOUTQ".into());
     }
-    let detail = format!("the kernel {} cannot tell what a peer has not received", kernel_version());
+    let detail =
+        format!("the kernel {} cannot tell what a peer has not received", kernel_version());
     Finding::bad(name, detail, "a kernel of at least 6.7".into())
 }
 

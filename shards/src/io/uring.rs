@@ -31,10 +31,10 @@ use io_uring::squeue::{Entry, Flags as SqeFlags};
 use io_uring::{IoUring, cqueue, opcode, types};
 use socket2::{SockAddr, SockAddrStorage};
 
+use crate::io::Slot;
 use crate::io::bufs::{self, BufPool};
 use crate::io::uring::sends::Sends;
 use crate::io::uring::slots::{Op, tag, tag_index, tag_token, untag};
-use crate::io::{SendBatch, Slot};
 
 /// A completion, read.
 #[derive(Clone, Copy, Debug)]
@@ -141,9 +141,10 @@ impl Ring {
         assert!(!cell.armed, "one request per address");
         cell.armed = true;
         *cell.len.get_mut() = size_of::<SockAddrStorage>() as libc::socklen_t;
-        let entry = opcode::Accept::new(types::Fd(listener), cell.address.get().cast(), cell.len.get())
-            .file_index(Some(types::DestinationSlot::auto_target()))
-            .build();
+        let entry =
+            opcode::Accept::new(types::Fd(listener), cell.address.get().cast(), cell.len.get())
+                .file_index(Some(types::DestinationSlot::auto_target()))
+                .build();
         self.held.busy += 1;
         // SAFETY: address and length are cells of `held`, marked armed until the completion.
         unsafe { self.push(entry.user_data(tag_index(Op::Accept, op))) };

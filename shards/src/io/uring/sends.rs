@@ -41,6 +41,7 @@ struct Gather {
 pub(crate) struct Sends {
     ops: Slab<SendOp>,
     /// Gathers kept for reuse.
+    #[expect(clippy::vec_box, reason = "a gather must not move when it changes hands")]
     spare: Vec<Box<Gather>>,
 }
 
@@ -56,8 +57,7 @@ impl Sends {
 
     /// Takes a batch in. [`Sends::request`] says what to submit for it.
     pub(crate) fn insert(&mut self, slot: Slot, batch: SendBatch) -> u32 {
-        let mut op =
-            SendOp { slot, batch, piece: 0, offset: 0, gather: None, in_flight: false };
+        let mut op = SendOp { slot, batch, piece: 0, offset: 0, gather: None, in_flight: false };
         op.skip_empty();
         self.ops.insert(op)
     }
@@ -81,9 +81,7 @@ impl Sends {
         gather.pieces.extend(rest[1..].iter().take(IOVECS - 1).map(|piece| iovec(piece.bytes())));
         gather.header.msg_iov = gather.pieces.as_mut_ptr();
         gather.header.msg_iovlen = gather.pieces.len();
-        opcode::SendMsg::new(fd, &raw const gather.header)
-            .flags(libc::MSG_NOSIGNAL as u32)
-            .build()
+        opcode::SendMsg::new(fd, &raw const gather.header).flags(libc::MSG_NOSIGNAL as u32).build()
     }
 
     /// The kernel has finished the request it held.
