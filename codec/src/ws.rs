@@ -17,6 +17,8 @@ mod error;
 pub mod handshake;
 mod header;
 mod mask;
+#[cfg(test)]
+mod tests;
 
 use std::ops::{Deref, DerefMut};
 

@@ -6,6 +6,8 @@
 
 pub mod client;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
