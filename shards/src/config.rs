@@ -84,6 +84,8 @@ pub struct ShardConfig {
     pub bind_names: bool,
     /// Logins of one shard that may wait for the authenticator.
     pub logins_pending_max: u32,
+    /// Connections one shard admits per second; more wait in the kernel's backlog. 0: no bound.
+    pub logins_per_second: u32,
     /// TLS handshake steps one turn may spend time on.
     pub handshakes_per_turn: u32,
 }

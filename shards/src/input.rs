@@ -152,27 +152,39 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
-    /// Parses plaintext of a connection, after what is left from before.
+    /// Parses plaintext of a connection, after what is left from before, and keeps what is not a
+    /// whole packet yet.
     pub(crate) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
-        if conn.spill.is_empty() {
-            return self.parse(slot, bytes, now);
+        let mut spill = std::mem::take(&mut conn.spill);
+        if spill.is_empty() {
+            let parsed = self.parse(slot, bytes, now);
+            spill.extend_from_slice(&bytes[parsed..]);
+        } else {
+            spill.extend_from_slice(bytes);
+            let parsed = self.parse(slot, &mut spill, now);
+            spill.drain(..parsed);
         }
-        let mut joined = std::mem::take(&mut conn.spill);
-        joined.extend_from_slice(bytes);
-        self.parse(slot, &mut joined, now);
+        if let Some(conn) = self.world.conn(slot).filter(|_| !spill.is_empty()) {
+            conn.early_bytes = spill.len().min(usize::from(u16::MAX)) as u16;
+            conn.spill = spill;
+        }
+        self.count_early(slot);
     }
 
-    fn parse(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let Some(conn) = self.world.conn(slot) else { return };
+    /// How many of the bytes are done with; the others need more, or wait for the login.
+    fn parse(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &mut bytes[at..];
+            let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let consumed = match (conn.phase, &mut conn.framing) {
-                (Phase::Authenticating | Phase::HandingOver, _) => {
-                    return conn.spill.extend_from_slice(rest);
-                }
+                (Phase::Authenticating | Phase::HandingOver, _) => return at,
                 (Phase::Upgrade, _) => self.parse_upgrade(slot, rest),
-                (Phase::Closing, Framing::Ws(_)) => return self.parse_last(slot, rest),
+                (Phase::Closing, Framing::Ws(_)) => {
+                    self.parse_last(slot, rest);
+                    return bytes.len();
+                }
                 (Phase::Login | Phase::Online, Framing::Ws(ws)) => {
                     let mut ws = std::mem::replace(ws, Ws::new(Role::Server));
                     let consumed = self.parse_ws(slot, &mut ws, rest, now);
@@ -182,21 +194,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
                     Some(consumed)
                 }
                 (Phase::Login | Phase::Online, _) => self.parse_stream(slot, rest, now),
-                _ => return,
+                _ => return bytes.len(),
             };
-            let Some(consumed) = consumed else { return self.keep(slot, rest) };
-            rest = &mut rest[consumed..];
+            match consumed {
+                Some(consumed) => at += consumed,
+                None => return at,
+            }
         }
-        self.count_early(slot);
-    }
-
-    /// Part of a head or of a packet: kept until the rest comes.
-    fn keep(&mut self, slot: Slot, rest: &[u8]) {
-        if let Some(conn) = self.world.conn(slot) {
-            conn.spill.extend_from_slice(rest);
-            conn.early_bytes = conn.spill.len().min(usize::from(u16::MAX)) as u16;
-        }
-        self.count_early(slot);
+        at
     }
 
     /// A peer that has not logged in may make us hold so much and no more.

@@ -64,6 +64,8 @@ pub struct Shard<I: Io, B: Backend> {
     control: Receiver<Control>,
     slot_reserve: u32,
     accepting: bool,
+    /// Connections that may still be admitted, in millionths.
+    admission: u64,
     lagging: bool,
     draining: bool,
     done: bool,
@@ -104,6 +106,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             control: parts.control,
             slot_reserve: parts.slot_reserve,
             accepting: false,
+            admission: 0,
             lagging: false,
             draining: false,
             done: false,
@@ -118,6 +121,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// One turn; `true` once the shard has drained and may end.
     pub fn turn(&mut self) -> bool {
         let now = self.world.io.now();
+        self.refill_admission(now);
         self.world.now = now;
         self.world.counters.turns += 1;
         self.handshake_budget = self.world.config.handshakes_per_turn;
@@ -147,7 +151,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     fn completion(&mut self, completion: Completion<I::Buf>, now: Now) {
         match completion {
-            Completion::Accepted { slot, listener, peer } => self.accepted(slot, listener, peer),
+            Completion::Accepted { slot, listener, peer } => {
+                self.admission = self.admission.saturating_sub(ONE_ADMISSION);
+                self.accepted(slot, listener, peer);
+            }
             Completion::AcceptFailed { .. } => self.world.counters.accept_failures += 1,
             Completion::HandedIn { slot, token } => self.handed_in(slot, token, now),
             Completion::Received { slot, buf } => self.received(slot, buf, now),
@@ -357,11 +364,20 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     fn set_accepting(&mut self) {
         let free = self.world.io.capacity().saturating_sub(self.world.live);
-        let wanted = !self.draining && !self.lagging && free > self.slot_reserve;
+        let admits = self.world.config.logins_per_second == 0 || self.admission >= ONE_ADMISSION;
+        let wanted = !self.draining && !self.lagging && admits && free > self.slot_reserve;
         if wanted != self.accepting {
             self.accepting = wanted;
             self.world.io.set_accepting(wanted);
         }
+    }
+
+    /// A second's worth of admissions may be saved up.
+    fn refill_admission(&mut self, now: Now) {
+        let rate = u64::from(self.world.config.logins_per_second);
+        let elapsed_us = now.0 - self.world.now.0;
+        let refill = elapsed_us.min(ONE_ADMISSION) * rate;
+        self.admission = (self.admission + refill).min(rate * ONE_ADMISSION);
     }
 
     fn how_long(&mut self, busy: bool, now: Now) -> Wait {
@@ -382,6 +398,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             // Room in the sidecar's queue is not announced.
             false => now.plus_ms(1),
         };
+        let refilled = self.accepting || self.draining;
+        let longest = if refilled { longest } else { longest.min(now.plus_ms(10)) };
         let timer = self.world.timers.next_deadline().unwrap_or(longest);
         Wait::Until(timer.min(longest))
     }
@@ -407,3 +425,6 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 }
+
+/// The admission bucket counts in millionths, so that a microsecond adds the rate to it.
+const ONE_ADMISSION: u64 = 1_000_000;
