@@ -1,6 +1,6 @@
 //! The seam between a protocol and everything else, and the table of protocols.
 //!
-//! A protocol is one file (or folder) beside this one and one line in [`protocols!`] below. Nothing
+//! A protocol is one file (or folder) beside this one and one line in `protocols!` below. Nothing
 //! else in the gateway names it.
 
 use crate::error::{Decoded, WireError};

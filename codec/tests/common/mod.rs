@@ -1,4 +1,4 @@
-//! Test vectors: hexadecimal bytes and quoted ASCII strings, with `#` comments to the end of a line.
+//! Test vectors: hexadecimal bytes and quoted ASCII strings; `# ` comments end with the line.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::path::PathBuf;
