@@ -4,17 +4,22 @@
 //! Never: sockets of clients, shards, protocol syntax. Shards see only [`Request`] and [`Reply`].
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod auth;
 mod breaker;
 pub mod groups;
+pub mod memory;
 pub mod metrics;
 pub mod request;
 pub mod sidecar;
+pub mod sqlite;
 pub mod store;
 
+pub use memory::MemoryStore;
 pub use request::{
     Append, AuthRequest, AuthVerdict, Binding, DeadReason, Reply, Request, Row, ShardIndex,
     StoreError,
 };
 pub use sidecar::{Port, Sidecar, Waker};
-pub use store::Store;
+pub use sqlite::SqliteStore;
+pub use store::{Caps, Store};

@@ -21,6 +21,11 @@ pub trait Store: Send {
     /// Carries out `writes` in one transaction and returns after it is durable, with one result
     /// per write. A write that fails alone (a cap) does not undo the others; if the transaction
     /// itself fails, every result is that error and nothing is changed.
+    ///
+    /// - An append of a row that is there already succeeds if it is the same message (by stamp) and
+    ///   is refused otherwise: no row is ever overwritten. So is a `seq` above [`SEQ_MAX`].
+    /// - A refused append binds no name. A binding whose id or name is taken changes nothing.
+    /// - A delete, a failed round or a dead letter of a row that is not there succeeds.
     fn write(&mut self, writes: &[Write]) -> Vec<Result<(), StoreError>>;
 
     /// Rows of `user` with `seq > after`, oldest first: at most `rows`, and after the first at
@@ -42,7 +47,8 @@ pub trait Store: Send {
     /// [`StoreError::Unavailable`].
     fn members(&mut self, group: GroupKey) -> Result<Arc<[UserId]>, StoreError>;
 
-    /// The largest `seq` of any row, dead letters included; 0 if there is none.
+    /// The largest `seq` of any row that ever was, deleted ones and dead letters included; 0 if
+    /// there never was one.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -65,12 +71,118 @@ pub trait Store: Send {
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError>;
 
     /// Whether another process committed something since the last call, or since the store was
-    /// opened.
+    /// opened. May say so once too often, never once too few.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     fn changed(&mut self) -> Result<bool, StoreError> {
         Ok(false)
+    }
+
+    /// Users whose dead letters were put back since the last call, each once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; they are then named by a later call.
+    fn take_requeued(&mut self) -> Result<Vec<UserKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Makes dead letters of rows whose message is older than the configured age, the oldest
+    /// first and a bounded number at once. Returns how many; 0: there are no more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn expire(&mut self, _now_ms: u64) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// What was behind the last [`StoreError::Unavailable`], for the log; `None` if there was none
+    /// since the last success of a write.
+    fn trouble(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// The largest `seq`: SQL integers are signed.
+pub const SEQ_MAX: u64 = i64::MAX as u64;
+
+/// How much a store takes. At a cap an append is refused with [`StoreError::Full`]; nothing stored
+/// is ever evicted for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Rows of one user. Dead letters are not among them.
+    pub user_rows: u64,
+    /// Body bytes of one user's rows; a group message's body counts for each of its recipients.
+    pub user_bytes: u64,
+    /// Rows and dead letters together.
+    pub store_rows: u64,
+    /// Body bytes of rows and dead letters together; a group message's body counts once.
+    pub store_bytes: u64,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            user_rows: 10_000,
+            user_bytes: 64 << 20,
+            store_rows: 100_000_000,
+            store_bytes: 16 << 30,
+        }
+    }
+}
+
+impl Caps {
+    /// Whether a message of `bytes` may be added, `new_bytes` of which the store does not have yet.
+    pub(crate) fn admit(&self, user: Usage, store: Usage, bytes: u64, new_bytes: u64) -> bool {
+        user.rows < self.user_rows
+            && user.bytes.saturating_add(bytes) <= self.user_bytes
+            && store.rows < self.store_rows
+            && store.bytes.saturating_add(new_bytes) <= self.store_bytes
+    }
+}
+
+/// What one user or the whole store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, rows: u64, bytes: u64) {
+        self.rows += rows;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn sub(&mut self, rows: u64, bytes: u64) {
+        debug_assert!(rows <= self.rows && bytes <= self.bytes, "whatever goes was counted");
+        // A file that somebody has edited by hand must not end the store.
+        self.rows = self.rows.saturating_sub(rows);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+/// The limits of one read, the same for every backend.
+pub(crate) struct ReadBudget {
+    rows: u32,
+    bytes: usize,
+    first: bool,
+}
+
+impl ReadBudget {
+    pub(crate) fn new(rows: u32, bytes: u32) -> Self {
+        Self { rows, bytes: bytes as usize, first: true }
+    }
+
+    /// `false`: a body of this length does not fit any more.
+    pub(crate) fn take(&mut self, len: usize) -> bool {
+        if self.rows == 0 || (!self.first && len > self.bytes) {
+            return false;
+        }
+        self.rows -= 1;
+        self.bytes = self.bytes.saturating_sub(len);
+        self.first = false;
+        true
     }
 }
 

@@ -1,0 +1,147 @@
+//! Opening the database file: permissions, settings, schema.
+//!
+//! Owns: what must be true of a connection before the store uses it. Never: rows.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::Options;
+
+/// Why a store could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The file or its directory could not be made.
+    File(PathBuf, io::Error),
+    Sqlite(PathBuf, rusqlite::Error),
+    /// The file was made by a newer version: its schema, and the newest known here.
+    Newer(PathBuf, i64, i64),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Sqlite(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Newer(path, found, known) => write!(
+                f,
+                "{}: made by a newer version (schema {found}; this one knows {known})",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(_, error) => Some(error),
+            Self::Sqlite(_, error) => Some(error),
+            Self::Newer(..) => None,
+        }
+    }
+}
+
+/// Makes the file (mode 0600) and its directory (0700) where they do not exist; their names are
+/// durable on return. SQLite gives its other files the mode of this one.
+pub(super) fn create(path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::File(path.to_owned(), error);
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    create_dir(dir).map_err(failed)?;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir(parent)?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
+/// A connection with the settings that durability and speed need, on an up-to-date schema.
+pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, OpenError> {
+    let failed = |error| OpenError::Sqlite(path.to_owned(), error);
+    // Without CREATE: a file that went away while the gateway runs is an error, not a new store.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
+    configure(&conn, options).map_err(failed)?;
+    let known = MIGRATIONS.len() as i64;
+    let found = migrate(&mut conn).map_err(failed)?;
+    if found > known {
+        return Err(OpenError::Newer(path.to_owned(), found, known));
+    }
+    if options.age_max_ms.is_some() {
+        // Only who expires messages pays for the index.
+        let sql = "CREATE INDEX IF NOT EXISTS delivery_age ON delivery (time_ms)";
+        conn.execute(sql, []).map_err(failed)?;
+    }
+    Ok(conn)
+}
+
+fn configure(conn: &Connection, options: &Options) -> rusqlite::Result<()> {
+    conn.busy_timeout(options.busy_timeout)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // Has an effect only on an empty file, and only before WAL.
+    conn.pragma_update(None, "page_size", PAGE_SIZE)?;
+    // A file that cannot be changed to WAL keeps its mode; every commit is durable in any mode.
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    conn.pragma_update(None, "synchronous", "full")?;
+    conn.pragma_update(None, "wal_autocheckpoint", options.checkpoint_pages)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    conn.pragma_update(None, "cache_size", CACHE_PAGES)?;
+    conn.pragma_update(None, "temp_store", "memory")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "trusted_schema", false)
+}
+
+/// Brings the schema up to date; returns its version, which is larger than known if a newer
+/// program made the file.
+fn migrate(conn: &mut Connection) -> rusqlite::Result<i64> {
+    if version(conn)? >= MIGRATIONS.len() as i64 {
+        return version(conn);
+    }
+    // Another process may be doing the same: look again with the lock held.
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&tx)?;
+    for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        tx.execute_batch(sql)?;
+    }
+    tx.pragma_update(None, "user_version", found.max(MIGRATIONS.len() as i64))?;
+    tx.commit()?;
+    version(conn)
+}
+
+fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Applied in order; `user_version` counts those a file has had. Never edited, only added to.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+/// Measured best of 1 to 16 KiB for rows of some 200 bytes.
+const PAGE_SIZE: u32 = 4096;
+/// 64 MiB of pages.
+const CACHE_PAGES: u32 = 16_384;
+/// A log that grew during a burst is cut down to this once it is written back.
+const WAL_KEPT_BYTES: u32 = 64 << 20;
+/// Every statement of the store.
+const STATEMENTS_CACHED: usize = 64;
