@@ -191,12 +191,7 @@ impl Ws {
         if self.ended {
             return Ok(Step { consumed: input.len(), event: None });
         }
-        let step = self.step(input, message_max);
-        if step.is_err() {
-            self.ended = true;
-            self.assembly = None;
-        }
-        step
+        self.step(input, message_max).inspect_err(|_| self.end())
     }
 
     /// Bytes on the heap: 0 unless a header, a frame or a message is split, and then at most
@@ -205,6 +200,7 @@ impl Ws {
         self.assembly.as_ref().map_or(0, |assembly| assembly.heap_bytes())
     }
 
+    #[inline]
     fn step<'a>(&mut self, input: &'a mut [u8], max: usize) -> Result<Step<'a>, WsError> {
         if let Some(frame) = self.assembly.as_mut().and_then(|assembly| assembly.frame.take()) {
             return self.resume(frame, input, 0, max);
@@ -224,8 +220,7 @@ impl Ws {
         if header.opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
             return Err(WsError::NotUtf8);
         }
-        let event = self.event(header.opcode, Payload::Borrowed(payload))?;
-        Ok(Step { consumed: start + len, event: Some(event) })
+        self.complete(header.opcode, Payload::Borrowed(payload), start + len)
     }
 
     /// The next header and where its payload starts in `input`.
@@ -260,6 +255,7 @@ impl Ws {
     }
 
     /// Goes on with a frame whose next payload byte is at `start`.
+    #[cold]
     fn resume<'a>(
         &mut self,
         frame: Frame,
@@ -270,11 +266,11 @@ impl Ws {
         let assembly = self.assembly.get_or_insert_default();
         let (taken, completed) = assembly.feed(frame, &mut input[start..], max)?;
         self.release();
-        let event = match completed {
-            Some((opcode, payload)) => Some(self.event(opcode, Payload::Owned(payload))?),
-            None => None,
-        };
-        Ok(Step { consumed: start + taken, event })
+        let consumed = start + taken;
+        match completed {
+            Some((opcode, payload)) => self.complete(opcode, Payload::Owned(payload), consumed),
+            None => Ok(Step { consumed, event: None }),
+        }
     }
 
     /// Gives the heap back as soon as nothing is split.
@@ -284,19 +280,32 @@ impl Ws {
     }
 
     #[inline]
-    fn event<'a>(&mut self, opcode: Opcode, payload: Payload<'a>) -> Result<Event<'a>, WsError> {
-        match opcode {
-            Opcode::Ping => Ok(Event::Ping(payload)),
-            Opcode::Pong => Ok(Event::Pong(payload)),
-            Opcode::Close => {
-                self.ended = true;
-                self.assembly = None;
-                close_event(payload)
-            }
+    fn complete<'a>(
+        &mut self,
+        opcode: Opcode,
+        payload: Payload<'a>,
+        consumed: usize,
+    ) -> Result<Step<'a>, WsError> {
+        let event = match opcode {
+            Opcode::Close => return self.close(payload, consumed),
+            Opcode::Ping => Event::Ping(payload),
+            Opcode::Pong => Event::Pong(payload),
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                Ok(Event::Message { opcode, payload })
+                Event::Message { opcode, payload }
             }
-        }
+        };
+        Ok(Step { consumed, event: Some(event) })
+    }
+
+    #[cold]
+    fn close<'a>(&mut self, payload: Payload<'a>, consumed: usize) -> Result<Step<'a>, WsError> {
+        self.end();
+        Ok(Step { consumed, event: Some(close_event(payload)?) })
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.assembly = None;
     }
 }
 
