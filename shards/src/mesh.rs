@@ -54,6 +54,8 @@ struct Door {
     asleep: AtomicBool,
     /// One bit per shard whose ring to this one may hold something.
     inbox: [AtomicU64; SHARDS_MAX / 64],
+    /// One bit per shard that waits for room in its ring to this one.
+    blocked: [AtomicU64; SHARDS_MAX / 64],
 }
 
 /// One shard's end of the mesh.
@@ -162,6 +164,7 @@ impl Mesh {
                         return Some((from as ShardIndex, message));
                     }
                     self.pending[word] &= self.pending[word] - 1;
+                    self.announce_room(from);
                 }
             }
             let inbox = &self.doors[self.me].inbox;
@@ -175,13 +178,14 @@ impl Mesh {
     }
 
     /// Announces that this shard is about to sleep; `false` if there is something to do first.
+    /// Whoever empties a ring that this shard waits for wakes it.
     pub fn prepare_sleep(&mut self) -> bool {
         let door = &self.doors[self.me];
         door.asleep.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
         let news = door.inbox.iter().any(|word| word.load(Ordering::Acquire) != 0)
             || self.pending.iter().any(|&word| word != 0);
-        if news || self.waiting > 0 {
+        if news {
             self.awake();
             return false;
         }
@@ -204,19 +208,45 @@ impl Mesh {
     }
 
     fn flush_backlog(&mut self) {
-        for (to, backlog) in self.backlog.iter_mut().enumerate() {
-            let Some(producer) = &mut self.to[to] else { continue };
-            while !producer.is_full()
-                && let Some(message) = backlog.pop_front()
-            {
-                self.waiting -= 1;
-                self.touched[to / 64] |= 1 << (to % 64);
-                if let Err(PushError::Full(message)) = producer.push(message) {
-                    backlog.push_front(message);
-                    self.waiting += 1;
-                    break;
-                }
+        for to in 0..self.backlog.len() {
+            if self.backlog[to].is_empty() {
+                continue;
             }
+            self.refill(to);
+            if self.backlog[to].is_empty() {
+                continue;
+            }
+            let blocked = &self.doors[to].blocked[self.me / 64];
+            blocked.fetch_or(1 << (self.me % 64), Ordering::Release);
+            // Pairs with the fence in `announce_room`: either the other shard sees the bit, or we
+            // see the room it made.
+            fence(Ordering::SeqCst);
+            self.refill(to);
+        }
+    }
+
+    /// Moves as many waiting messages as fit into a ring.
+    fn refill(&mut self, to: usize) {
+        let Some(producer) = &mut self.to[to] else { return };
+        let backlog = &mut self.backlog[to];
+        while !producer.is_full()
+            && let Some(message) = backlog.pop_front()
+        {
+            self.touched[to / 64] |= 1 << (to % 64);
+            if let Err(PushError::Full(message)) = producer.push(message) {
+                return backlog.push_front(message);
+            }
+            self.waiting -= 1;
+        }
+    }
+
+    /// A ring was emptied: its producer, if it waits for room, is told at the next flush.
+    fn announce_room(&mut self, from: usize) {
+        fence(Ordering::SeqCst);
+        let (blocked, bit) = (&self.doors[self.me].blocked[from / 64], 1 << (from % 64));
+        if blocked.load(Ordering::Relaxed) & bit != 0 {
+            blocked.fetch_and(!bit, Ordering::AcqRel);
+            self.touched[from / 64] |= bit;
         }
     }
 }

@@ -120,6 +120,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// One turn; `true` once the shard has drained and may end.
     pub fn turn(&mut self) -> bool {
+        self.world.mesh.awake();
         let now = self.world.io.now();
         self.refill_admission(now);
         self.world.now = now;
@@ -137,7 +138,6 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.set_accepting();
         let wait = self.how_long(busy, now);
         self.world.io.wait(wait);
-        self.world.mesh.awake();
         self.done
     }
 

@@ -289,8 +289,9 @@ impl Home {
 
     /// The store request for the message that a failed round is held against, if any.
     fn blame(&mut self, index: u32, ended: &Session, fx: &mut impl Effects) -> Option<Request> {
-        let sent = || ended.flights.iter().filter(|flight| flight.sent);
-        let (oldest, alone) = (sent().next()?.seq, sent().count() == 1);
+        // Whether it has left for the socket does not matter: a receiver that reads the first
+        // message of a long send and hangs up ends that send too.
+        let (oldest, alone) = (ended.flights.front()?.seq, ended.flights.len() == 1);
         let user = self.users.at(index);
         let (key, last) = (user.key, user.terminals.is_empty());
         let delivery = user.inbox.as_mut()?.find(oldest).filter(|delivery| !delivery.done)?;

@@ -107,7 +107,9 @@ impl Session {
 
     /// When the session's timer must fire next.
     pub(crate) fn next_deadline(&self) -> Now {
-        let retry = self.flights.iter().filter(|flight| flight.sent).map(|flight| flight.retry_at);
+        // While the answer about the socket is awaited, it decides about retries, not the timer.
+        let waiting = |flight: &&Flight| flight.sent && !self.asked_unsent;
+        let retry = self.flights.iter().filter(waiting).map(|flight| flight.retry_at);
         retry.chain([self.next_ping]).min().unwrap_or(self.next_ping)
     }
 }

@@ -200,6 +200,8 @@ pub(crate) fn build(entries: u32, cq_entries: u32) -> Result<IoUring, SetupError
     if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
         return Err(SetupError::too_old("completions that are never dropped and timed waits"));
     }
+    let workers = ring.submitter().register_iowq_max_workers(&mut { WORKERS });
+    workers.map_err(|error| SetupError::at("limiting the kernel's workers", &error))?;
     Ok(ring)
 }
 
@@ -265,7 +267,10 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The oldest kernel all of this is tested on.
+/// Kernel threads of one ring, for work that ends soon and work that may not. Only SHUTDOWN needs
+/// them; 4 per processor, the default, would be many with a ring on each.
+const WORKERS: [u32; 2] = [2, 1];
+/// The oldest kernel all of this is made for.
 const BASELINE: &str = "6.1";
 
 const REQUIRED: [(u8, &str); 10] = [

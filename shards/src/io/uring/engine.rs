@@ -8,6 +8,16 @@
 //! ```
 //!
 //! Owns: the table of slots, the accepts, what waits for a buffer. Never: `unsafe`, protocols.
+//!
+//! Why POLL and then RECV: an armed POLL costs 250 B of kernel memory per idle connection, an armed
+//! RECV with `POLL_FIRST` and buffer selection 610 to 870 B. For 1,000 echoing connections the
+//! server's CPU per echo was the same within the noise (batches: 6.5 against 6.7 us, 16 in
+//! flight: 9.4 and 9.4 us, kernel 6.18, busy machine). RECV never waits, so it has nothing to
+//! cancel, and it goes first when the last one told that bytes were left.
+//!
+//! Why SHUTDOWN before CLOSE: up to kernel 6.12 a closed slot keeps its socket, without FIN, until
+//! requests of *other* slots that were submitted before it have ended. SHUTDOWN runs on a kernel
+//! worker of the ring and costs about 4 us in all.
 
 use std::collections::VecDeque;
 use std::os::fd::{OwnedFd, RawFd};
