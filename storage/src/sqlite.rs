@@ -13,6 +13,8 @@
 mod batch;
 mod file;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

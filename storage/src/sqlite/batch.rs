@@ -315,8 +315,12 @@ impl<'c> Batch<'c> {
         let stamp = stamp.to_be_bytes();
         let sql = "UPDATE bodies SET refs = refs + ?2 WHERE stamp = ?1 RETURNING refs, bytes";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let (refs, bytes) = statement
-            .query_row((stamp, change), |row| Ok((row.get::<_, i64>(0)?, unsigned(row, 1)?)))?;
+        let counts = statement.query_row((stamp, change), |row| {
+            let refs: i64 = row.get(0)?;
+            Ok((refs, unsigned(row, 1)?))
+        });
+        // Missing only in a file that somebody has edited by hand.
+        let Some((refs, bytes)) = counts.optional()? else { return Ok(()) };
         if refs == 0 {
             self.conn.prepare_cached("DELETE FROM bodies WHERE stamp = ?1")?.execute([stamp])?;
             self.total.sub(0, bytes);

@@ -72,9 +72,9 @@ CREATE TABLE dead_letters (
     time_ms  INTEGER NOT NULL,
     bytes    INTEGER NOT NULL,
     head     BLOB,
-    body     BLOB,
-    UNIQUE (tenant, user, seq)
+    body     BLOB
 ) STRICT;
+CREATE INDEX dead_letters_user ON dead_letters (tenant, user);
 
 -- Users whose dead letters were put back and whose gateway has not been told yet.
 CREATE TABLE requeued (

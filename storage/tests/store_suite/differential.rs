@@ -1,0 +1,148 @@
+//! The embedded store against the reference: the same random operations on both, and after each
+//! step the same answers. Several handles write to the one file; small caps are hit all the time.
+
+use std::collections::HashSet;
+
+use codec::UserKey;
+use storage::store::Write;
+use storage::{Caps, MemoryStore, Store as _};
+
+use crate::kit::*;
+
+#[test]
+fn embedded_and_memory_stores_answer_alike_whatever_is_asked() {
+    for seed in 0..SEEDS {
+        let caps = Caps { user_rows: 6, user_bytes: 60, store_rows: 30, store_bytes: 300 };
+        let mut pair = Pair {
+            random: Random(seed),
+            memory: MemoryStore::open(caps, Some(500)),
+            embedded: Embedded::open(caps, Some(500)),
+            buried: HashSet::new(),
+        };
+        for step in 0..STEPS {
+            pair.step();
+            pair.compare(&format!("seed {seed}, step {step}"));
+        }
+        pair.drain();
+        let count = |table| pair.embedded.sql(&format!("SELECT count(*) FROM {table}"));
+        assert_eq!((count("delivery"), count("bodies"), count("dead_letters")), (0, 0, 0));
+        assert_eq!(pair.embedded.sql("SELECT rows + bytes FROM totals"), 0, "seed {seed}");
+    }
+}
+
+struct Pair {
+    random: Random,
+    memory: MemoryStore,
+    embedded: Embedded,
+    /// A key is never used for a second message, so not while a dead letter has it.
+    buried: HashSet<(UserKey, u64)>,
+}
+
+impl Pair {
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0 => self.embedded = std::mem::replace(&mut self.embedded, spare()).restart(),
+            1 => {
+                let now_ms = 1_400 + self.random.below(200);
+                let expired = Backend::store(&mut self.memory).expire(now_ms);
+                assert_eq!(self.embedded.store().expire(now_ms), expired);
+                let letters = self.memory.dead_letters();
+                self.buried.extend(letters.map(|(user, row, _)| (user, row.seq)));
+            }
+            2 => {
+                let (user, seq) = self.row();
+                let back = MemoryStore::requeue(&mut self.memory, user, seq);
+                assert_eq!(self.embedded.requeue(user, seq), back);
+            }
+            3 => {
+                let (user, seq) = self.row();
+                let dropped = MemoryStore::drop_dead(&mut self.memory, user, seq);
+                assert_eq!(self.embedded.drop_dead(user, seq), dropped);
+            }
+            kind => {
+                let count = self.random.below(12);
+                let writes: Vec<_> = (0..count).map(|_| self.write()).collect();
+                let expected = self.memory.write(&writes);
+                // Now and then from another process.
+                let results = if kind == 4 {
+                    self.embedded.handle().write(&writes)
+                } else {
+                    self.embedded.store().write(&writes)
+                };
+                assert_eq!(results, expected, "{writes:?}");
+            }
+        }
+    }
+
+    fn row(&mut self) -> (UserKey, u64) {
+        (user(self.random.below(USERS) as u32), self.random.below(SEQS) + 1)
+    }
+
+    fn write(&mut self) -> Write {
+        let (user, seq) = self.row();
+        let body = vec![b'x'; self.random.below(30) as usize];
+        match self.random.below(10) {
+            0..6 if self.buried.contains(&(user, seq)) => delete(user, seq),
+            0..3 => append(user, seq, &body),
+            // The stamp stands for the body: all recipients of one message have the same.
+            3..6 => {
+                let stamp = u128::from(self.random.below(8));
+                append_message(user, seq, to_group(stamp, group(1), &vec![1; stamp as usize * 5]))
+            }
+            6 => failed(user, seq, self.random.below(2) == 0),
+            7 => {
+                self.buried.insert((user, seq));
+                dead(user, seq)
+            }
+            _ => delete(user, seq),
+        }
+    }
+
+    fn compare(&mut self, context: &str) {
+        for id in 0..USERS as u32 {
+            let memory = rows(&mut self.memory, user(id));
+            assert_eq!(rows(self.embedded.store(), user(id)), memory, "{context}");
+        }
+        let after = self.random.below(SEQS);
+        let bytes = self.random.below(60) as u32;
+        let memory = self.memory.read(user(0), after, 3, bytes);
+        assert_eq!(self.embedded.store().read(user(0), after, 3, bytes), memory, "{context}");
+        assert_eq!(self.embedded.store().max_seq(), self.memory.max_seq(), "{context}");
+        let dead = Backend::dead_letters(&mut self.memory);
+        assert!(self.embedded.dead_letters() == dead, "other dead letters: {context}");
+        let requeued = self.memory.take_requeued();
+        assert_eq!(self.embedded.store().take_requeued(), requeued, "{context}");
+    }
+
+    fn drain(&mut self) {
+        for (user, seq, ..) in self.embedded.dead_letters() {
+            assert!(self.embedded.drop_dead(user, seq));
+        }
+        let all = (0..USERS as u32).flat_map(|id| (1..=SEQS).map(move |seq| delete(user(id), seq)));
+        let results = self.embedded.store().write(&all.collect::<Vec<_>>());
+        assert!(results.iter().all(Result::is_ok));
+    }
+}
+
+/// Stands in while the other one restarts.
+fn spare() -> Embedded {
+    Embedded::open(NO_CAPS, None)
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+const SEEDS: u64 = 8;
+const STEPS: u32 = 60;
+const USERS: u64 = 5;
+const SEQS: u64 = 12;

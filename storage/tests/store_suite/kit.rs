@@ -1,0 +1,223 @@
+//! What the suite needs of every backend, and short forms of messages and writes.
+
+use std::sync::Arc;
+
+use codec::{GroupId, GroupKey, Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
+use storage::admin::{AdminError, NewUser};
+use storage::sqlite::Options;
+use storage::store::Write;
+use storage::{Append, Caps, DeadReason, MemoryStore, Row, SqliteStore, Store, StoreError};
+use tempfile::TempDir;
+
+/// A store under test and the operator's side of it.
+pub(crate) trait Backend: Sized {
+    fn open(caps: Caps, age_max_ms: Option<u64>) -> Self;
+    fn store(&mut self) -> &mut dyn Store;
+    /// Ends the process that has it open and starts another.
+    fn restart(self) -> Self;
+    fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool;
+    fn set_members(&mut self, group: GroupKey, members: &[UserId]);
+    /// User, seq, reason, message; by user and seq.
+    fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)>;
+    fn requeue(&mut self, user: UserKey, seq: u64) -> bool;
+    fn drop_dead(&mut self, user: UserKey, seq: u64) -> bool;
+}
+
+impl Backend for MemoryStore {
+    fn open(caps: Caps, age_max_ms: Option<u64>) -> Self {
+        Self::new(caps, age_max_ms)
+    }
+
+    fn store(&mut self) -> &mut dyn Store {
+        self
+    }
+
+    fn restart(self) -> Self {
+        self.clone()
+    }
+
+    fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool {
+        Self::add_user(self, user, name, password_hash)
+    }
+
+    fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
+        Self::set_members(self, group, members);
+    }
+
+    fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
+        let letter = |(user, row, reason): (UserKey, &Row, DeadReason)| {
+            (user, row.seq, reason.label().to_owned(), Arc::clone(&row.message))
+        };
+        Self::dead_letters(self).map(letter).collect()
+    }
+
+    fn requeue(&mut self, user: UserKey, seq: u64) -> bool {
+        Self::requeue(self, user, seq)
+    }
+
+    fn drop_dead(&mut self, user: UserKey, seq: u64) -> bool {
+        Self::drop_dead(self, user, seq)
+    }
+}
+
+/// A file in a directory of its own, open in the "gateway"; the operator's changes come through a
+/// second handle, as from another process.
+pub(crate) struct Embedded {
+    pub(crate) dir: TempDir,
+    pub(crate) options: Options,
+    gateway: Option<SqliteStore>,
+}
+
+impl Embedded {
+    pub(crate) fn with(options: Options) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut embedded = Self { dir, options, gateway: None };
+        embedded.gateway = Some(embedded.handle());
+        embedded
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("store.db")
+    }
+
+    /// Another handle on the file.
+    pub(crate) fn handle(&self) -> SqliteStore {
+        SqliteStore::open(&self.path(), self.options.clone()).unwrap()
+    }
+
+    pub(crate) fn gateway(&mut self) -> &mut SqliteStore {
+        self.gateway.as_mut().unwrap()
+    }
+
+    /// One number from the tables.
+    pub(crate) fn sql(&self, sql: &str) -> i64 {
+        let conn = rusqlite::Connection::open(self.path()).unwrap();
+        conn.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    fn dead_id(&self, user: UserKey, seq: u64) -> Option<i64> {
+        let letters = self.handle().dead_letters(0, u32::MAX).unwrap();
+        letters.iter().find(|d| (d.user, d.seq) == (user, seq)).map(|d| d.id)
+    }
+}
+
+impl Backend for Embedded {
+    fn open(caps: Caps, age_max_ms: Option<u64>) -> Self {
+        Self::with(Options { caps, age_max_ms, ..Options::default() })
+    }
+
+    fn store(&mut self) -> &mut dyn Store {
+        self.gateway()
+    }
+
+    fn restart(mut self) -> Self {
+        self.gateway = None;
+        self.gateway = Some(self.handle());
+        self
+    }
+
+    fn add_user(&mut self, key: UserKey, name: &[u8], password_hash: &str) -> bool {
+        let password_hash = password_hash.to_owned();
+        let user = NewUser { key, name: name.into(), password_hash, phone: None };
+        match self.handle().add_user(user) {
+            Ok(()) => true,
+            Err(AdminError::IdTaken(_) | AdminError::NameTaken(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
+        let mut operator = self.handle();
+        let _ = operator.delete_group(group);
+        operator.create_group(group, members).unwrap();
+    }
+
+    fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
+        let letters = self.handle().dead_letters(0, u32::MAX).unwrap();
+        let letter = |d: storage::admin::DeadLetter| (d.user, d.seq, d.reason, d.message.unwrap());
+        let mut letters: Vec<_> = letters.into_iter().map(letter).collect();
+        letters.sort_by_key(|(user, seq, ..)| (*user, *seq));
+        letters
+    }
+
+    fn requeue(&mut self, user: UserKey, seq: u64) -> bool {
+        self.dead_id(user, seq).is_some_and(|id| self.handle().requeue(&[id]).is_ok())
+    }
+
+    fn drop_dead(&mut self, user: UserKey, seq: u64) -> bool {
+        self.dead_id(user, seq).is_some_and(|id| self.handle().drop_dead_letters(&[id]).is_ok())
+    }
+}
+
+pub(crate) const NO_CAPS: Caps =
+    Caps { user_rows: u64::MAX, user_bytes: u64::MAX, store_rows: u64::MAX, store_bytes: u64::MAX };
+
+pub(crate) const OK: Result<(), StoreError> = Ok(());
+pub(crate) const FULL: Result<(), StoreError> = Err(StoreError::Full);
+pub(crate) const UNAVAILABLE: Result<(), StoreError> = Err(StoreError::Unavailable);
+
+pub(crate) fn user(id: u32) -> UserKey {
+    UserKey { tenant: TenantId(0), id: UserId(id) }
+}
+
+pub(crate) fn group(id: u32) -> GroupKey {
+    GroupKey { tenant: TenantId(0), id: GroupId(id) }
+}
+
+/// A direct message whose stamp is its own.
+pub(crate) fn direct(to: UserKey, seq: u64, body: &[u8]) -> Arc<Message> {
+    let stamp = u128::from(seq) << 64 | u128::from(to.tenant.0) << 32 | u128::from(to.id.0);
+    message(stamp, Target::User(to), body)
+}
+
+pub(crate) fn to_group(stamp: u128, to: GroupKey, body: &[u8]) -> Arc<Message> {
+    message(stamp, Target::Group(to), body)
+}
+
+fn message(stamp: u128, to: Target, body: &[u8]) -> Arc<Message> {
+    Arc::new(Message {
+        stamp,
+        id: MessageId::new(&stamp.to_be_bytes()).unwrap(),
+        from: stamp.is_multiple_of(2).then(|| user(9)),
+        to,
+        protocol: ProtocolId::ALL[0],
+        time_ms: 1_000,
+        body: body.into(),
+    })
+}
+
+pub(crate) fn append_message(user: UserKey, seq: u64, message: Arc<Message>) -> Write {
+    Write::Append(Append { user, seq, message, binding: None })
+}
+
+pub(crate) fn append(user: UserKey, seq: u64, body: &[u8]) -> Write {
+    append_message(user, seq, direct(user, seq, body))
+}
+
+pub(crate) fn bound(user: UserKey, seq: u64, name: &[u8]) -> Write {
+    let message = direct(user, seq, b"bound");
+    Write::Append(Append { user, seq, message, binding: Some(name.into()) })
+}
+
+pub(crate) fn delete(user: UserKey, seq: u64) -> Write {
+    Write::Delete { user, seq }
+}
+
+pub(crate) fn failed(user: UserKey, seq: u64, charge: bool) -> Write {
+    Write::FailedRound { user, seq, charge }
+}
+
+pub(crate) fn dead(user: UserKey, seq: u64) -> Write {
+    Write::DeadLetter { user, seq, reason: DeadReason::Poison }
+}
+
+/// All rows of a user.
+pub(crate) fn rows(store: &mut dyn Store, user: UserKey) -> Vec<Row> {
+    let (rows, more) = store.read(user, 0, u32::MAX, u32::MAX).unwrap();
+    assert!(!more, "no limit cut the read short");
+    rows
+}
+
+pub(crate) fn seqs(store: &mut dyn Store, user: UserKey) -> Vec<u64> {
+    rows(store, user).iter().map(|row| row.seq).collect()
+}
