@@ -171,7 +171,7 @@ pub fn findings(slots: u32) -> Vec<Finding> {
 
 /// The slots the current limit of open files allows in one ring.
 pub fn most_slots() -> u64 {
-    sys::file_limit().map_or(0, |limit| limit.soft)
+    sys::file_limit().map_or(0, |limit| limit.soft.min(TABLE))
 }
 
 /// Makes a ring for the calling thread and checks that it can do what we need.
@@ -215,8 +215,9 @@ pub(crate) fn register_slots(ring: &IoUring, slots: u32) -> Result<(), SetupErro
 fn check_slots(slots: u32) -> Result<String, SetupError> {
     let limit = sys::file_limit();
     let limit = limit.map_err(|error| SetupError::at("reading the limit of open files", &error))?;
-    if u64::from(slots) > limit.soft {
-        return Err(SetupError::FileTable { asked: slots, most: limit.soft, hard: limit.hard });
+    let (most, hard) = (limit.soft.min(TABLE), limit.hard.min(TABLE));
+    if u64::from(slots) > most {
+        return Err(SetupError::FileTable { asked: slots, most, hard });
     }
     Ok(format!("{} (hard {}), {slots} slots asked", limit.soft, limit.hard))
 }
@@ -267,6 +268,8 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
+/// Largest table of any ring, whatever the limit of open files.
+const TABLE: u64 = 1 << 20;
 /// Kernel threads of one ring, for work that ends soon and work that may not. Only SHUTDOWN needs
 /// them; 4 per processor, the default, would be many with a ring on each.
 const WORKERS: [u32; 2] = [2, 1];
@@ -299,6 +302,23 @@ mod tests {
         let finding = finding.expect("more slots than files");
         assert!(finding.detail.contains(&format!("at most {most}")), "{finding:?}");
         assert!(finding.fix.contains(&asked.to_string()), "{finding:?}");
+    }
+
+    #[test]
+    fn every_refusal_names_its_cause_and_its_fix() {
+        let at = |code| SetupError::at("making the ring", &io::Error::from_raw_os_error(code));
+        if disabled_level() == 0 {
+            assert!(at(libc::EPERM).to_string().contains("seccomp"));
+        }
+        assert!(at(libc::ENOMEM).to_string().contains("LimitMEMLOCK"));
+        assert!(at(libc::EINVAL).to_string().contains("Invalid argument"));
+        let off = SetupError::Disabled { level: 2 }.to_string();
+        assert!(off.contains("io_uring_disabled is 2") && off.contains("sysctl -w"), "{off}");
+        let old = SetupError::too_old("MSG_RING").to_string();
+        assert!(old.contains(&kernel_version()) && old.contains("lacks MSG_RING"), "{old}");
+        let soft = SetupError::FileTable { asked: 9, most: 5, hard: 10 }.to_string();
+        let hard = SetupError::FileTable { asked: 19, most: 5, hard: 10 }.to_string();
+        assert!(soft.contains("soft limit") && hard.contains("LimitNOFILE=19"), "{soft} {hard}");
     }
 
     #[test]

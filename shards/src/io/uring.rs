@@ -251,8 +251,13 @@ impl Ring {
     /// Pointers in the request lead into `held`, to memory that nothing else touches before the
     /// completion is read, and the request is counted in `busy` or is a send.
     unsafe fn push(&mut self, entry: Entry) {
-        self.backlog.push_back(entry);
-        self.drain_backlog();
+        // SAFETY: the caller promises that the request's pointers stay good.
+        let pushed =
+            self.backlog.is_empty() && unsafe { self.uring.submission().push(&entry) }.is_ok();
+        if !pushed {
+            self.backlog.push_back(entry);
+            self.drain_backlog();
+        }
     }
 
     /// Moves requests into the submission queue, submitting when it is full.
@@ -291,8 +296,7 @@ impl Ring {
                 submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&timeout))
             }
             None => {
-                // SAFETY: the queue's unsubmitted entries are counted by the kernel's own head
-                // and our tail; no argument is passed.
+                // SAFETY: no other view of the submission queue exists at this point.
                 let pending = unsafe { self.uring.submission_shared() }.len() as u32;
                 // SAFETY: `GETEVENTS` takes no argument; the entries keep the promise of `push`.
                 unsafe { submitter.enter::<libc::sigset_t>(pending, 0, GETEVENTS, None) }

@@ -1,0 +1,104 @@
+//! Admission: the switch, the reserve, the full table, listeners that fail.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use shards::io::sys;
+use shards::io::uring::{UringConfig, UringIo};
+use shards::io::{Completion, Errno, Io, Slot, Wait};
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::*;
+
+#[test]
+fn withdrawn_accepts_leave_connections_to_whoever_accepts_next() {
+    let (mut io, address) = engine(small());
+    let (_first, _) = connect(&mut io, address);
+    io.set_accepting(false);
+    nothing_happens(&mut io);
+    let stream = client(address);
+    nothing_happens(&mut io);
+    io.set_accepting(true);
+    let local = stream.local_addr().expect("connected");
+    drive(&mut io, |_, completion| match completion {
+        Completion::Accepted { peer, .. } => (peer == local).then_some(()),
+        other => panic!("{other:?} instead of a connection"),
+    });
+}
+
+/// Goal: what the table cannot hold above its reserve waits in the kernel and is let in as soon as
+/// a slot is freed; nobody is turned away.
+#[test]
+fn a_full_table_accepts_again_when_a_slot_is_freed() {
+    let (mut io, address) = engine(UringConfig { slots: 8, slot_reserve: 2, ..small() });
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| client(address)).collect();
+    let mut slots: Vec<Slot> = Vec::new();
+    drive(&mut io, |_, completion| match completion {
+        Completion::Accepted { slot, .. } => {
+            slots.push(slot);
+            (slots.len() == 6).then_some(())
+        }
+        other => panic!("{other:?} instead of a connection"),
+    });
+    assert!(nothing_happens(&mut io) < 10, "a full table spins");
+    assert_eq!(io.free_slots(), 2);
+    for _ in 0..4 {
+        io.close(slots.remove(0));
+        drive(&mut io, |_, completion| match completion {
+            Completion::Closed { .. } => None,
+            Completion::Accepted { slot, .. } => {
+                slots.push(slot);
+                Some(())
+            }
+            other => panic!("{other:?} instead of a connection"),
+        });
+    }
+    for stream in &mut streams[4..] {
+        stream.write_all(b"x").expect("written");
+    }
+    for slot in slots {
+        assert_eq!(receive(&mut io, slot), b"x");
+        close(&mut io, slot);
+    }
+    for stream in &mut streams[4..] {
+        assert_eq!(stream.read(&mut [0; 1]).expect("the end"), 0);
+    }
+}
+
+/// Goal: a listener that cannot accept is retried at intervals. Method: a socket that was never
+/// told to listen fails every accept at once.
+#[test]
+fn a_failing_listener_backs_off() {
+    let broken = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let mut io = UringIo::new(small(), vec![broken.into()]).expect("a ring");
+    io.set_accepting(true);
+    let end = sys::now().plus_ms(250);
+    let (mut failures, mut turns) = (0, 0);
+    while sys::now() < end {
+        io.wait(Wait::Until(end));
+        turns += 1;
+        while let Some(completion) = io.next() {
+            match completion {
+                Completion::AcceptFailed { listener: 0, error: Errno(libc::EINVAL) } => {
+                    failures += 1;
+                }
+                other => panic!("{other:?} instead of a failed accept"),
+            }
+        }
+    }
+    assert!((5..=12).contains(&failures), "{failures} failures of 4 accepts in 3 rounds");
+    assert!(turns < 40, "{turns} turns in 250 ms");
+}
+
+#[test]
+fn sizes_that_contradict_each_other_are_named() {
+    let refused = |config: UringConfig| {
+        UringIo::new(config, Vec::new()).expect_err("impossible sizes").to_string()
+    };
+    assert!(refused(UringConfig { slots: 8, slot_reserve: 8, ..small() }).contains("slot_reserve"));
+    assert!(refused(UringConfig { buffers: 0, ..small() }).contains("buffers"));
+    assert!(refused(UringConfig { buffer_size: 0, ..small() }).contains("buffer_size"));
+    assert!(refused(UringConfig { entries: 0, ..small() }).contains("entries"));
+    let error = refused(UringConfig { slots: u32::MAX, ..small() });
+    assert!(error.contains("limit of open files") && error.contains("Fix:"), "{error}");
+}

@@ -1,0 +1,144 @@
+//! Engines on loopback ports, and turns of their loop until something is seen.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use shards::io::sys::{self, ListenOptions};
+use shards::io::uring::{RecvBuf, UringConfig, UringIo};
+use shards::io::{Completion, Io, Piece, SendBatch, Slot, Wait};
+
+/// Everything happens within this on a machine that is busy otherwise.
+pub(crate) const PATIENCE_MS: u64 = 20_000;
+/// How long to look for what must not happen.
+pub(crate) const QUIET_MS: u64 = 30;
+
+pub(crate) fn small() -> UringConfig {
+    UringConfig {
+        entries: 64,
+        cq_entries: 256,
+        slots: 256,
+        slot_reserve: 8,
+        buffers: 64,
+        buffer_size: 4096,
+        accepts_per_listener: 4,
+    }
+}
+
+/// An engine that accepts on a loopback port.
+pub(crate) fn engine(config: UringConfig) -> (UringIo, SocketAddr) {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let listener = sys::listen(any, ListenOptions::default()).expect("a loopback listener");
+    let address = listener.local_addr().expect("bound").as_socket().expect("an address");
+    let mut io = UringIo::new(config, vec![listener.into()]).expect("a ring");
+    io.set_accepting(true);
+    (io, address)
+}
+
+pub(crate) fn client(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connected");
+    let patience = Duration::from_millis(PATIENCE_MS);
+    stream.set_read_timeout(Some(patience)).expect("an option");
+    stream.set_write_timeout(Some(patience)).expect("an option");
+    stream
+}
+
+/// Runs turns until `on` returns something for a completion.
+pub(crate) fn drive<T>(
+    io: &mut UringIo,
+    mut on: impl FnMut(&mut UringIo, Completion<RecvBuf>) -> Option<T>,
+) -> T {
+    let deadline = sys::now().plus_ms(PATIENCE_MS);
+    loop {
+        while let Some(completion) = io.next() {
+            if let Some(found) = on(io, completion) {
+                return found;
+            }
+        }
+        assert!(sys::now() < deadline, "what was waited for has not happened");
+        io.wait(Wait::Until(deadline));
+    }
+}
+
+/// Runs turns for a short while in which nothing may be reported. The number of turns.
+pub(crate) fn nothing_happens(io: &mut UringIo) -> u32 {
+    let end = sys::now().plus_ms(QUIET_MS);
+    let mut turns = 0;
+    while sys::now() < end {
+        turns += 1;
+        io.wait(Wait::Until(end));
+        if let Some(completion) = io.next() {
+            panic!("{completion:?}, but nothing should happen");
+        }
+    }
+    turns
+}
+
+/// A connected pair: the client's socket and its slot in the engine.
+pub(crate) fn connect(io: &mut UringIo, address: SocketAddr) -> (TcpStream, Slot) {
+    let stream = client(address);
+    let local = stream.local_addr().expect("connected");
+    let slot = drive(io, |_, completion| match completion {
+        Completion::Accepted { slot, peer, listener: 0 } if peer == local => Some(slot),
+        other => panic!("{other:?} instead of the connection from {local}"),
+    });
+    (stream, slot)
+}
+
+/// The bytes of the next receive on `slot`.
+pub(crate) fn receive(io: &mut UringIo, slot: Slot) -> Vec<u8> {
+    io.receive(slot);
+    drive(io, |io, completion| match completion {
+        Completion::Received { slot: from, buf } if from == slot => {
+            let bytes = buf.to_vec();
+            io.recycle(buf);
+            Some(bytes)
+        }
+        other => panic!("{other:?} instead of bytes"),
+    })
+}
+
+/// Sends and waits for the whole batch to be in the socket.
+pub(crate) fn send(io: &mut UringIo, slot: Slot, bytes: &[u8]) {
+    io.send(slot, owned(bytes));
+    drive(io, |_, completion| match completion {
+        Completion::Sent { batch, .. } => batch.map(drop),
+        other => panic!("{other:?} instead of a send"),
+    });
+}
+
+/// Closes and waits for it. Nothing else may be reported.
+pub(crate) fn close(io: &mut UringIo, slot: Slot) {
+    io.close(slot);
+    drive(io, |_, completion| match completion {
+        Completion::Closed { slot: closed } if closed == slot => Some(()),
+        other => panic!("{other:?} instead of a close"),
+    });
+}
+
+pub(crate) fn owned(bytes: &[u8]) -> SendBatch {
+    SendBatch { pieces: vec![Piece::Owned(bytes.to_vec())] }
+}
+
+/// Bytes that differ from place to place.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+/// Answers every byte, closes what the peer closes. Counts the closed.
+pub(crate) fn echo(io: &mut UringIo, completion: Completion<RecvBuf>, closed: &mut usize) {
+    match completion {
+        Completion::Accepted { slot, .. } => io.receive(slot),
+        Completion::Received { slot, buf } => {
+            let batch = owned(&buf);
+            io.recycle(buf);
+            io.send(slot, batch);
+        }
+        Completion::Sent { slot, batch: Some(_), .. } => io.receive(slot),
+        Completion::Sent { batch: None, .. } => {}
+        Completion::ReceiveEnded { slot, .. } | Completion::SendFailed { slot, .. } => {
+            io.close(slot);
+        }
+        Completion::Closed { .. } => *closed += 1,
+        other => panic!("{other:?} in an echo server"),
+    }
+}

@@ -1,0 +1,6 @@
+//! The engine against the real kernel: loopback sockets, `std::net` clients, no sleeps.
+
+mod accepting;
+mod connections;
+mod harness;
+mod rings;
