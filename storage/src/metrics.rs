@@ -4,6 +4,7 @@
 //! Never: names, labels or formats of the exposition; it blocks nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds of the commit-time buckets, in microseconds: from a fast NVMe's flush to a stalled
@@ -43,8 +44,12 @@ pub struct StoreFigures {
     pub retained_dropped: u64,
     /// Writes without a reply that the store refused for good.
     pub updates_refused: u64,
+    /// Rows that became dead letters because of their age.
+    pub expired: u64,
     /// Changes made by another process.
     pub changes: u64,
+    /// Why writes fail at present, for the log and the readiness check; `None`: they do not.
+    pub trouble: Option<String>,
     pub commit: CommitTimes,
     /// Requests waiting (gauge) and the queue's bound.
     pub queue_len: u64,
@@ -132,7 +137,10 @@ pub(crate) struct StoreCounters {
     pub(crate) retained: Count,
     pub(crate) retained_dropped: Count,
     pub(crate) updates_refused: Count,
+    pub(crate) expired: Count,
     pub(crate) changes: Count,
+    /// Empty: none. Written only when the store fails or comes back.
+    trouble: Mutex<String>,
     commit_buckets: [Count; COMMIT_BOUNDS_US.len() + 1],
     commit_sum_us: Count,
     commit_max_us: Count,
@@ -166,6 +174,15 @@ impl StoreCounters {
         self.commit_max_us.raise_to(us);
     }
 
+    /// Notes why writes fail; empty: they do not any more.
+    pub(crate) fn set_trouble(&self, text: &str) {
+        text.clone_into(&mut self.trouble());
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn figures(&self) -> StoreFigures {
         StoreFigures {
             batches: self.batches.value(),
@@ -178,7 +195,9 @@ impl StoreCounters {
             retained: self.retained.value(),
             retained_dropped: self.retained_dropped.value(),
             updates_refused: self.updates_refused.value(),
+            expired: self.expired.value(),
             changes: self.changes.value(),
+            trouble: Some(self.trouble().clone()).filter(|text| !text.is_empty()),
             commit: CommitTimes {
                 buckets: std::array::from_fn(|i| self.commit_buckets[i].value()),
                 sum_us: self.commit_sum_us.value(),

@@ -31,7 +31,10 @@ impl Authenticator for Local {
         };
         // Users that open authentication made have no password, so none is right.
         let known = user.as_ref().filter(|user| !user.password_hash.is_empty());
-        let hash = known.map_or_else(|| decoy(), |user| user.password_hash.as_str());
+        let hash = match known {
+            Some(user) => &user.password_hash,
+            None => decoy(),
+        };
         match (verify(&request.password, hash), known) {
             (true, Some(user)) => AuthVerdict::Pass(user.id),
             _ => AuthVerdict::Denied,

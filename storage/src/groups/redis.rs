@@ -128,7 +128,8 @@ impl Pool {
     /// The raw members; `None` if there are too many. A kept connection that Redis closed meanwhile
     /// (a restart) is no failure: that, and only that, is tried again on a new one.
     fn look_up(&self, group: GroupKey) -> Result<Option<Members>, RedisError> {
-        if let Some(mut connection) = self.lock().pop() {
+        let idle = self.lock().pop();
+        if let Some(mut connection) = idle {
             match self.query(&mut connection, group) {
                 Err(error) if error.is_connection_dropped() => {
                     // Its siblings are of the same age.

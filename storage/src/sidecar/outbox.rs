@@ -1,10 +1,11 @@
 //! The way back from the sidecar's threads to the shards.
 //!
 //! Owns: one reply queue and one waker per shard. Never: drops a reply; the queues grow only to
-//! what a [`Port`](super::Port) lets be outstanding.
+//! what a [`Port`](super::Port) lets be outstanding, and by a few news per poll of the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use codec::UserKey;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Waker;
@@ -58,6 +59,14 @@ impl Outbox {
     pub(super) fn announce_change(&self) {
         for shard in &self.shards {
             shard.changed.store(true, Ordering::Release);
+            (shard.waker)();
+        }
+    }
+
+    /// Queues the news for every shard: only the user's home knows him.
+    pub(super) fn announce_requeued(&self, user: UserKey) {
+        for shard in &self.shards {
+            let _ = shard.replies.send(Reply::Requeued { user });
             (shard.waker)();
         }
     }

@@ -69,7 +69,10 @@ impl Port {
             return Some(Reply::StoreChanged);
         }
         let reply = self.replies.try_recv().ok()?;
-        self.outstanding -= 1;
+        // News are nobody's reply.
+        if !matches!(reply, Reply::Requeued { .. }) {
+            self.outstanding -= 1;
+        }
         Some(reply)
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use codec::GroupKey;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
@@ -57,6 +57,7 @@ pub(super) fn run_store(
 ) {
     let start = Instant::now();
     let mut next_poll = limits.change_poll;
+    let mut more_requeued = false;
     let (mut batch, mut replies) = (Vec::new(), Vec::new());
     loop {
         let until = worker.retry_at().map_or(next_poll, |retry| retry.min(next_poll));
@@ -68,16 +69,37 @@ pub(super) fn run_store(
             return;
         }
         if next_poll <= start.elapsed() {
-            next_poll = start.elapsed() + limits.change_poll;
-            if worker.changed() {
-                shared.counters.store.changes.add(1);
-                if let Some(logins) = &shared.logins {
-                    logins.clear();
-                }
-                shared.outbox.announce_change();
-            }
+            more_requeued = poll_changes(&mut worker, more_requeued, shared);
+            let more_expired = worker.expire(unix_ms());
+            let pause = if more_expired { EXPIRE_PAUSE } else { limits.change_poll };
+            next_poll = start.elapsed() + pause.min(limits.change_poll);
         }
     }
+}
+
+/// Tells the shards what another process did. `true`: there is more to tell at the next poll.
+fn poll_changes(worker: &mut StoreWorker, more_requeued: bool, shared: &Shared) -> bool {
+    let changed = worker.changed();
+    if changed {
+        shared.counters.store.changes.add(1);
+        if let Some(logins) = &shared.logins {
+            logins.clear();
+        }
+        shared.outbox.announce_change();
+    }
+    if !changed && !more_requeued {
+        return false;
+    }
+    let users = worker.requeued(REQUEUED_LEN_MAX);
+    for &user in &users {
+        shared.outbox.announce_requeued(user);
+    }
+    users.len() >= REQUEUED_LEN_MAX
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits for a request, then takes what else is there, up to the batch's bounds. `false`: stop
@@ -138,3 +160,9 @@ pub(super) fn run_groups(
         shared.outbox.wake(shard);
     }
 }
+
+/// Users told about per poll, to every shard: far more than anybody puts back by hand, and little
+/// beside the replies that a shard may be owed.
+const REQUEUED_LEN_MAX: usize = 256;
+/// Between two steps of expiry: requests come in between, and a large backlog goes within minutes.
+const EXPIRE_PAUSE: Duration = Duration::from_millis(20);

@@ -39,6 +39,8 @@ pub struct StoreWorker {
     /// The store failed: no write before this time.
     down_until: Option<Duration>,
     backoff: Duration,
+    /// Users with dead letters put back that were not announced yet.
+    requeued: Vec<UserKey>,
     segment: Segment,
     answers: Vec<(ShardIndex, Option<Reply>)>,
     counters: Arc<Counters>,
@@ -78,6 +80,7 @@ impl StoreWorker {
             retained: Retained::new(retained_len_max),
             down_until: None,
             backoff: BACKOFF,
+            requeued: Vec::new(),
             segment: Segment::default(),
             answers: Vec::new(),
             counters,
@@ -118,6 +121,25 @@ impl StoreWorker {
     /// Whether another process changed the store since the last call.
     pub fn changed(&mut self) -> bool {
         self.store.changed().unwrap_or(false)
+    }
+
+    /// Users whose dead letters another process put back: at most `len_max`, then others.
+    pub fn requeued(&mut self, len_max: usize) -> Vec<UserKey> {
+        if self.requeued.is_empty() {
+            self.requeued = self.store.take_requeued().unwrap_or_default();
+        }
+        self.requeued.drain(..len_max.min(self.requeued.len())).collect()
+    }
+
+    /// Makes dead letters of some rows that are too old; `true`: there may be more. `now_ms` is
+    /// milliseconds since 1970.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        let expired = match self.down_until {
+            None => self.store.expire(now_ms).unwrap_or(0),
+            Some(_) => 0,
+        };
+        self.counters.store.expired.add(expired);
+        expired > 0
     }
 
     /// The figures so far.
@@ -239,8 +261,10 @@ impl StoreWorker {
         if results.contains(&Err(StoreError::Unavailable)) {
             self.down_until = Some(now + self.backoff);
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        } else {
+            self.counters.store.set_trouble(self.store.trouble().unwrap_or("unavailable"));
+        } else if self.backoff != BACKOFF {
             self.backoff = BACKOFF;
+            self.counters.store.set_trouble("");
         }
     }
 
