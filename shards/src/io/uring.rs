@@ -1,7 +1,7 @@
 //! The ring itself: every request we make of the kernel, and the memory it may touch meanwhile.
 //!
-//! [`Ring`] has a safe interface. Invariants of the `unsafe` behind it: a request with pointers
-//! leads only into [`Held`], whose blocks do not move and are not touched by us from the push of
+//! `Ring` has a safe interface. Invariants of the `unsafe` behind it: a request with pointers
+//! leads only into `Held`, whose blocks do not move and are not touched by us from the push of
 //! the request to the reading of its completion; `Ring` counts those requests (`Held::busy`), and
 //! when it is dropped cancels them and awaits their ends, or leaks the memory. The state machine
 //! over it is [`UringIo`], in `uring/engine.rs`, without `unsafe`. Never: decides anything.
@@ -25,7 +25,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags as SqeFlags};
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -335,7 +335,8 @@ impl Ring {
         let any = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         // SAFETY: the request has no pointers.
         unsafe { self.push(any.user_data(tag_index(Op::Ignored, 0))) };
-        for _ in 0..QUIESCE_ROUNDS {
+        let end = Instant::now() + QUIESCE;
+        while Instant::now() < end {
             self.enter(Some(QUIESCE_ROUND));
             while let Some(done) = self.reap() {
                 if done.op == Op::Send {
@@ -388,6 +389,6 @@ fn tolerate(error: &Error) {
 const GETEVENTS: u32 = 1;
 /// `SOCKET_URING_OP_SIOCOUTQ`.
 const SIOCOUTQ: u32 = 1;
-/// How long the end of a ring may take: 2 s.
-const QUIESCE_ROUNDS: u32 = 200;
+/// How long the end of a ring may take, and one sleep of it.
+const QUIESCE: Duration = Duration::from_secs(2);
 const QUIESCE_ROUND: Duration = Duration::from_millis(10);
