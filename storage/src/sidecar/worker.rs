@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   requests      W(a) W(b) R(c) R(a) W(d) ...
-//!   at once                  R(c)                 no write of c is pending: the store is up to date
+//!   at once                  R(c)                 no write of c is pending
 //!   one commit    W(a) W(b)           W(d)
 //!   then                          R(a)            sees W(a)
 //! ```
