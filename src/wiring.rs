@@ -9,7 +9,6 @@
 //! signals, HTTP.
 
 mod backends;
-mod samples;
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use codec::TenantId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustls::ServerConfig;
 use shards::io::sys::{self, ListenOptions, Waker};
@@ -28,6 +28,7 @@ use storage::sidecar::{Observer, Port, Sidecar};
 use crate::config::Config;
 use crate::config::keys::DupPolicy;
 use crate::exit::Failure;
+use crate::figures;
 use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
 
 /// Starts everything; connections are accepted when this returns.
@@ -49,11 +50,12 @@ pub(crate) fn start(
     let rings: Vec<Made> = threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
     let backends = backends::open(config)?;
     let first_seq = backends.first_seq;
+    let tenants = backends::tenant_ids(config)?;
     let wakers = rings.iter().map(|made| waker_fn(made.waker.clone())).collect();
     let (sidecar, ports) = Sidecar::start(backends.sidecar, wakers)
         .map_err(|error| Failure::other("the sidecar cannot start", error))?;
     let start = Start {
-        config: Arc::new(shard_config(config, count)),
+        config: Arc::new(shard_config(config, count, &tenants)),
         ring_fds: rings.iter().map(|made| made.ring_fd).collect(),
         first_seq,
         boot: random(),
@@ -308,10 +310,10 @@ impl Gateway for Running {
             .into_iter()
             .map(|(shard, answer)| {
                 let figures = answer.recv_deadline(deadline).ok();
-                ShardSnapshot { shard, samples: figures.map(|f| samples::of_shard(&f)) }
+                ShardSnapshot { shard, samples: figures.map(|f| figures::of_shard(&f)) }
             })
             .collect();
-        Snapshot { process: samples::of_sidecar(&self.observer.snapshot()), shards }
+        Snapshot { process: figures::of_store(&self.observer.snapshot()), shards }
     }
 
     fn ready(&self) -> bool {
@@ -356,12 +358,12 @@ impl Gateway for Running {
     }
 }
 
-fn shard_config(config: &Config, shards: u16) -> ShardConfig {
+fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConfig {
     let keys = &config.keys;
     let binary = &keys.binary;
     ShardConfig {
         shards,
-        listeners: config.listeners.iter().map(listener).collect(),
+        listeners: config.listeners.iter().map(|row| listener(row, tenants)).collect(),
         protocols: config.protocols.clone(),
         persist_after_ms: keys.delivery.persist_after_ms,
         retry_interval_ms: keys.delivery.retry_interval_ms,
@@ -385,14 +387,14 @@ fn shard_config(config: &Config, shards: u16) -> ShardConfig {
     }
 }
 
-fn listener(listener: &crate::config::Listener) -> shards::config::Listener {
+fn listener(listener: &crate::config::Listener, tenants: &[TenantId]) -> shards::config::Listener {
     use crate::config::keys::{Ack, Transport};
     shards::config::Listener {
         protocol: listener.protocol,
         tls: listener.is_tls(),
         ws_paths: matches!(listener.transport, Transport::Ws | Transport::Wss)
             .then(|| listener.paths.clone()),
-        tenant: codec::TenantId(listener.tenant as u32),
+        tenant: tenants[listener.tenant],
         ack: match listener.ack {
             Ack::Safe => shards::config::AckPolicy::Safe,
             Ack::Received => shards::config::AckPolicy::Received,

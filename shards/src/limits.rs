@@ -62,6 +62,8 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 
 /// Bytes accepted before the login is complete (the upgrade request has its own cap in `codec`).
 pub const LOGIN_BYTES: usize = 4 * 1024;
+/// Longest user name: open authentication keeps it with the session.
+pub const NAME_BYTES: usize = 255;
 /// How long a connection that is being closed may take to drain and say goodbye.
 pub const CLOSE_DEADLINE_MS: u64 = 1_000;
 /// A handed-over connection or its state without its other half is given up after this.

@@ -13,6 +13,7 @@ use crate::hand_over::{HandOver, token};
 use crate::home::Login;
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, Now, Slot};
+use crate::limits::NAME_BYTES;
 use crate::mesh::ShardMessage;
 use crate::mutants::{self, Mutant};
 use crate::router::home_of_user;
@@ -24,6 +25,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let conn = self.world.conns.entry(slot.index);
         if let Err(refusal) = conn.protocol.check_connect(&self.world.config.protocols, connect) {
             self.world.transmit(slot, &Outgoing::Refused(refusal));
+            return self.world.close(slot, CloseReason::LoginRefused);
+        }
+        if connect.name.is_empty() || connect.name.len() > NAME_BYTES {
+            self.world.transmit(slot, &Outgoing::Refused(codec::Refusal::BadCredentials));
             return self.world.close(slot, CloseReason::LoginRefused);
         }
         if self.logins_pending >= self.world.config.logins_pending_max {

@@ -1,8 +1,8 @@
 //! Open authentication: any password is right and unknown users are made on the fly.
 //!
-//! Owns: which id a name gets that carries none of its own. Never: the binding's commit (it goes
-//! with the first message stored for the id), nor the ids that names carry: a shard reads those
-//! itself with [`numeric_suffix`] and asks only if there is none, or if it is taken.
+//! Owns: which id a name gets: the number it ends in while that is free, else the next free id.
+//! Never: the binding's commit (it goes with the first message stored for the id), nor who is on an
+//! id at the moment: its home shard knows, and asks again with `taken` if the name is another.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,8 +53,19 @@ impl Open {
         if let Some(id) = self.ids.lock().ids.get(&name).copied().filter(|id| !taken(*id)) {
             return Ok(id);
         }
+        if let Some(id) = suffix.filter(|_| !request.taken)
+            && self.is_free(UserKey { tenant: request.tenant, id })?
+        {
+            // Not remembered: the shard sees who is on it, the store who was there before.
+            return Ok(id);
+        }
         let id = self.free_id(request.tenant)?;
         Ok(self.ids.lock().remember(name, id, taken, self.ids.len_max))
+    }
+
+    fn is_free(&mut self, user: UserKey) -> Result<bool, StoreError> {
+        let handed_out = self.ids.lock().handed_out.contains(&user);
+        Ok(!handed_out && !self.directory.is_bound(user)?)
     }
 
     /// An id that is neither bound nor handed out. Where a run of ids is bound, from before a

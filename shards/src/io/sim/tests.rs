@@ -1,3 +1,5 @@
+//! The simulated kernel under a small echo server: every promise of the seam, every fault.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
