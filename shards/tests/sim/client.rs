@@ -77,6 +77,12 @@ impl Client {
         (self.phase != Phase::Away).then_some(self.conn)
     }
 
+    /// Publishes nothing new.
+    pub fn stop_publishing(&mut self) {
+        self.profile.publishes = 0;
+        self.publish_at = NEVER;
+    }
+
     /// Bad habits end: everything unacknowledged is sent again until it is safe.
     pub fn calm(&mut self, kind: u8, cx: &mut Cx<'_>) {
         self.profile = self.profile.calmed(kind);
@@ -358,9 +364,6 @@ impl Client {
     }
 
     fn publish(&mut self, cx: &mut Cx<'_>) {
-        if self.profile.wrong_password {
-            return;
-        }
         self.profile.publishes -= 1;
         let from = (self.profile.layout != Layout::Door).then_some(self.profile.user);
         let to = self.target(cx.groups);

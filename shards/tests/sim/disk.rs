@@ -68,9 +68,14 @@ impl Content {
         self.committed.contains(&(UserId(user), *id))
     }
 
+    /// Users and their rows.
+    pub fn full_rows(&self) -> impl Iterator<Item = (u32, &Row)> {
+        self.rows.iter().map(|((user, _), row)| (user.id.0, row))
+    }
+
     /// Users and message ids of all rows.
     pub fn rows(&self) -> impl Iterator<Item = (u32, &MessageId)> {
-        self.rows.iter().map(|((user, _), row)| (user.id.0, &row.message.id))
+        self.full_rows().map(|(user, row)| (user, &row.message.id))
     }
 
     /// Users and message ids of all dead letters.

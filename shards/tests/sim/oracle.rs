@@ -86,18 +86,23 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(groups: &BTreeMap<u32, Vec<u32>>, disk: &Disk, strict: bool, retries: u32) -> Self {
+    pub fn new(groups: &BTreeMap<u32, Vec<u32>>, disk: &Disk, strict: bool) -> Self {
         Self {
             groups: groups.clone(),
             disk: disk.clone(),
             strict,
-            pushes_max: 1 + retries,
+            pushes_max: u32::MAX,
             echo_ms: None,
             records: Vec::new(),
             logs: BTreeMap::new(),
             ended: BTreeMap::new(),
             breach: None,
         }
+    }
+
+    /// Without crashes a message is delivered to a terminal once, and repeated so often.
+    pub fn expect_retries(&mut self, retries: u32) {
+        self.pushes_max = 1 + retries;
     }
 
     /// Bounds how long a copy that was on its way can take where the client reads.
@@ -254,7 +259,7 @@ impl Oracle {
         } else if strict {
             return Err("it was pushed again without a fault".to_owned());
         }
-        if *pushes > pushes_max && !record.poison {
+        if *pushes > pushes_max {
             return Err(format!("it was pushed {pushes} times"));
         }
         match (*acked, echo_ms) {
@@ -283,13 +288,13 @@ impl Oracle {
         let disk = self.disk.clone();
         let content = disk.content();
         let dead = self.dead_letters(&content);
+        let rows = self.waiting_for(&content);
         for index in 0..self.records.len() {
             let record = &self.records[index];
             if record.transmissions > 0 && record.acks == 0 {
                 self.violated(format!("message {index} was never acknowledged"));
                 continue;
             }
-            let rows = self.waiting_for(&content);
             let lost = self.records[index].recipients.iter().find(|(user, has)| {
                 !**has && !dead.contains(&(**user, index)) && !rows.contains(&(**user, index))
             });
@@ -305,9 +310,18 @@ impl Oracle {
         self.check_order();
     }
 
-    /// Messages that a user's clients still wait for, for the text of a run that does not end.
-    pub fn is_settled(&self) -> bool {
-        self.records.iter().all(|record| record.transmissions == 0 || record.acks > 0)
+    /// The rows of users that come, for the text of a run that does not end.
+    pub fn rows_text(&self) -> String {
+        let content = self.disk.content();
+        let mut text = String::new();
+        for (user, row) in content.full_rows().filter(|(user, _)| *user != GHOST) {
+            let index = self.index_of(&row.message.id);
+            let poison = index.is_some_and(|index| self.records[index].poison);
+            let (seq, charges, suspect) = (row.seq, row.charges, row.suspect);
+            text += &format!("\nuser {user} seq {seq} message {index:?} poison {poison} ");
+            text += &format!("charges {charges} suspect {suspect}");
+        }
+        text
     }
 
     pub fn rows_left(&self) -> usize {
@@ -329,7 +343,7 @@ impl Oracle {
                 if let Some(before) = last.insert(conversation, index)
                     && before > index
                 {
-                    found.get_or_insert(format!("{id:?} got message {before} before {index}"));
+                    found = found.or_else(|| Some(format!("{id:?} got {before} before {index}")));
                 }
             }
         }
@@ -364,7 +378,9 @@ impl Oracle {
     fn unsafe_for(&self, index: usize, content: &Content) -> Option<u32> {
         let id = id_of(index);
         let mut recipients = self.records[index].recipients.iter();
-        recipients.find(|(user, has)| !**has && !content.was_committed(**user, &id)).map(|(u, _)| *u)
+        recipients
+            .find(|(user, has)| !**has && !content.was_committed(**user, &id))
+            .map(|(u, _)| *u)
     }
 
     /// The door is answered in the order of its requests.

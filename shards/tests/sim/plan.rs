@@ -110,8 +110,6 @@ impl Profile {
 /// Users with clients are `1..=USERS`; this one never comes.
 pub const GHOST: u32 = 77;
 pub const USERS: u32 = 8;
-/// Kind of terminal of a user's second client, whatever it was before, once all is calm.
-pub const SECOND_KIND: u8 = 100;
 
 impl Plan {
     pub fn seeded(seed: u64) -> Self {
@@ -211,6 +209,7 @@ fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
     if !strict {
         let mut stranger = Profile::new(5, Layout::Plain);
         stranger.wrong_password = true;
+        stranger.publishes = 0;
         profiles.push(stranger);
     }
     profiles
