@@ -1,0 +1,361 @@
+//! What a relayed message costs in allocations: the shared message, and nothing else.
+//!
+//! Goal: invariant 10, "a payload is copied once into the shared message that is routed". Method:
+//! one real shard on io_uring, two real clients on this very thread, and a counter of this
+//! thread's allocations that runs only during the shard's turns.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use codec::binary::client::{self, ServerPacket, Tail};
+use codec::ws::{self, Opcode};
+use codec::{MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId};
+use crossbeam_channel::bounded;
+use shards::config::{AckPolicy, DuplicatePolicy, Listener};
+use shards::io::sys::{self, ListenOptions};
+use shards::io::uring::{UringConfig, UringIo};
+use shards::limits::{DEDUP_IDS, MESH_RING};
+use shards::{Backend, Identity, Mesh, Parts, Shard, ShardConfig};
+use storage::{AuthVerdict, Reply, Request};
+
+/// The counted block of the shared message, and its body.
+const SHARED_MESSAGE: u64 = 2;
+/// What puts a frame in two receives together: its state, and the payload in a buffer that has
+/// room for the rest because more than half of it came first.
+const SPLIT_FRAME: u64 = 2;
+/// Tables grow in chunks: so many allocations of a thousand messages may be nobody's.
+const SLACK: u64 = 10;
+const MESSAGES: u64 = 1_000;
+
+#[test]
+fn a_message_relayed_alone_costs_its_shared_form() {
+    for body_len in [1, 100, 1_000, 4_000] {
+        let mut pair = Pair::connect(body_len);
+        let cost = pair.cost_of(|pair| {
+            (0..MESSAGES).for_each(|_| pair.relay(1, Split::Whole));
+        });
+        assert_cost(cost, SHARED_MESSAGE, body_len);
+    }
+}
+
+#[test]
+fn messages_relayed_together_cost_no_more() {
+    for body_len in [100, 400] {
+        let mut pair = Pair::connect(body_len);
+        let cost = pair.cost_of(|pair| {
+            (0..MESSAGES / 20).for_each(|_| pair.relay(20, Split::Whole));
+        });
+        assert_cost(cost, SHARED_MESSAGE, body_len);
+    }
+}
+
+#[test]
+fn only_a_frame_in_two_receives_is_copied_once_more() {
+    for body_len in [100, 4_000] {
+        let mut pair = Pair::connect(body_len);
+        let cost = pair.cost_of(|pair| {
+            (0..MESSAGES).for_each(|_| pair.relay(1, Split::InTwo));
+        });
+        assert_cost(cost, SHARED_MESSAGE + SPLIT_FRAME, body_len);
+    }
+}
+
+fn assert_cost(cost: Cost, per_message: u64, body_len: usize) {
+    println!("{body_len} bytes: {cost:?} for {MESSAGES} messages");
+    let expected = per_message * MESSAGES;
+    assert!(
+        (expected..=expected + SLACK).contains(&cost.allocations),
+        "{body_len} bytes: {cost:?} for {MESSAGES} messages, {per_message} allocations each"
+    );
+}
+
+/// What the shard's turns allocated.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    allocations: u64,
+    bytes: u64,
+}
+
+/// How a publish arrives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Split {
+    Whole,
+    /// In two receives, the first of them three quarters.
+    InTwo,
+}
+
+/// A shard with two users on it.
+struct Pair {
+    gateway: Gateway,
+    sender: Client,
+    recipient: Client,
+    body: Vec<u8>,
+    next_id: u64,
+}
+
+impl Pair {
+    fn connect(body_len: usize) -> Self {
+        let mut gateway = Gateway::start();
+        let sender = Client::login(&mut gateway, SENDER);
+        let recipient = Client::login(&mut gateway, RECIPIENT);
+        Self { gateway, sender, recipient, body: vec![b'x'; body_len], next_id: 0 }
+    }
+
+    /// Of `run`, once everything that is kept for reuse is there: the sender's window of ids is
+    /// full by then.
+    fn cost_of(&mut self, run: impl Fn(&mut Self)) -> Cost {
+        while self.next_id <= DEDUP_IDS as u64 * 2 {
+            run(self);
+        }
+        self.gateway.cost = Cost::default();
+        run(self);
+        self.gateway.cost
+    }
+
+    /// `count` publishes in one write, pushed, acknowledged, and acknowledged to the sender.
+    fn relay(&mut self, count: usize, split: Split) {
+        let ids: Vec<MessageId> = (0..count).map(|_| self.id()).collect();
+        let mut publishes = Vec::new();
+        for id in &ids {
+            let mut packet = Vec::new();
+            client::publish(RECIPIENT, id, &self.body, &mut packet).expect("a short body");
+            put_frame(&packet, &mut publishes);
+        }
+        match split {
+            Split::Whole => self.sender.send(&publishes),
+            Split::InTwo => {
+                let (first, second) = publishes.split_at(publishes.len() * 3 / 4);
+                self.sender.send_and_see_received(first, &mut self.gateway);
+                self.sender.send(second);
+            }
+        }
+        let mut acks = Vec::new();
+        for id in &ids {
+            let packet = self.recipient.packet(&mut self.gateway);
+            let expected = ServerPacket::Push { id: *id, body: &self.body };
+            assert_eq!(client::decode_server(&packet), Ok(expected));
+            let mut ack = Vec::new();
+            client::ack(PublishKind::User, id, &mut ack);
+            put_frame(&ack, &mut acks);
+        }
+        self.recipient.send(&acks);
+        for id in &ids {
+            let packet = self.sender.packet(&mut self.gateway);
+            let expected = ServerPacket::PublishAck(PublishKind::User, *id);
+            assert_eq!(client::decode_server(&packet), Ok(expected));
+        }
+    }
+
+    fn id(&mut self) -> MessageId {
+        self.next_id += 1;
+        let text = format!("{:032x}", self.next_id);
+        let id: [u8; 32] = text.as_bytes().try_into().expect("32 digits");
+        id.into()
+    }
+}
+
+struct Gateway {
+    shard: Shard<UringIo, Clerk>,
+    address: SocketAddr,
+    cost: Cost,
+}
+
+impl Gateway {
+    fn start() -> Self {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = sys::listen(any, ListenOptions::default()).expect("a loopback listener");
+        let address = listener.local_addr().expect("bound").as_socket().expect("an address");
+        let io = UringIo::new(SIZES, vec![listener.into()]).expect("a ring");
+        let (_, control) = bounded(1);
+        let shard = Shard::new(Parts {
+            config: Arc::new(config()),
+            identity: Identity { shard: 0, first_seq: 1, boot: 1, hash_key: [1, 2] },
+            io,
+            backend: Clerk::default(),
+            mesh: Mesh::wire(1, MESH_RING).pop().expect("one end"),
+            control,
+            tls: None,
+            unix_base_ms: 0,
+            slot_reserve: 1,
+        });
+        Self { shard, address, cost: Cost::default() }
+    }
+
+    /// One turn, counted.
+    fn turn(&mut self) {
+        let counted = allocation_counter::measure(|| {
+            self.shard.turn();
+        });
+        self.cost.allocations += counted.count_total;
+        self.cost.bytes += counted.bytes_total;
+    }
+}
+
+/// Lets everybody in, and has nothing stored.
+#[derive(Default)]
+struct Clerk {
+    replies: VecDeque<Reply>,
+}
+
+impl Backend for Clerk {
+    fn submit(&mut self, request: Request) -> Result<(), Request> {
+        self.replies.push_back(match request {
+            Request::Auth(request) => {
+                let name = std::str::from_utf8(&request.name).expect("digits");
+                let user = UserId(name.parse().expect("digits"));
+                Reply::Auth { token: request.token, verdict: AuthVerdict::Pass(user) }
+            }
+            Request::Read { user, .. } => Reply::Rows { user, result: Ok((Vec::new(), false)) },
+            other => panic!("{other:?}, though everything is acknowledged at once"),
+        });
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Option<Reply> {
+        self.replies.pop_front()
+    }
+
+    fn load(&self) -> f32 {
+        0.0
+    }
+}
+
+/// A client on the thread of the shard: while it waits, the shard takes its turns.
+struct Client {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Client {
+    fn login(gateway: &mut Gateway, user: UserId) -> Self {
+        let stream = TcpStream::connect(gateway.address).expect("connected");
+        stream.set_nodelay(true).expect("an option");
+        stream.set_nonblocking(true).expect("an option");
+        let mut client = Self { stream, input: Vec::new() };
+        client.send(UPGRADE);
+        while !client.input.ends_with(b"\r\n\r\n") {
+            gateway.turn();
+            client.read();
+        }
+        client.input.clear();
+        let (mut packet, mut frame) = (Vec::new(), Vec::new());
+        let name = user.0.to_string();
+        client::connect(name.as_bytes(), b"secret", Tail::Plain, &mut packet).expect("short");
+        put_frame(&packet, &mut frame);
+        client.send(&frame);
+        let answer = client.packet(gateway);
+        let accepted = ServerPacket::ConnectAck(codec::binary::code::ACCEPTED);
+        assert_eq!(client::decode_server(&answer), Ok(accepted));
+        client
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the socket has room");
+    }
+
+    /// Sends bytes behind a ping: once it is answered they, too, have been received.
+    fn send_and_see_received(&mut self, bytes: &[u8], gateway: &mut Gateway) {
+        let mut out = Vec::new();
+        ws::encode_control(&mut out, Opcode::Ping, b"", KEY);
+        out.extend_from_slice(bytes);
+        self.send(&out);
+        assert_eq!(self.frame(gateway), (PONG, Vec::new()));
+    }
+
+    /// The next packet.
+    fn packet(&mut self, gateway: &mut Gateway) -> Vec<u8> {
+        let (first, packet) = self.frame(gateway);
+        assert_eq!(first, BINARY, "one binary frame per packet");
+        packet
+    }
+
+    /// The first byte and the payload of the next frame.
+    fn frame(&mut self, gateway: &mut Gateway) -> (u8, Vec<u8>) {
+        loop {
+            if let Some(frame) = self.take_frame() {
+                return frame;
+            }
+            if !self.read() {
+                gateway.turn();
+            }
+        }
+    }
+
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 32 * 1024];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => panic!("the gateway hung up"),
+            Ok(len) => self.input.extend_from_slice(&bytes[..len]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("{error}"),
+        }
+        true
+    }
+
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let &[first, len, ..] = &self.input[..] else { return None };
+        let (start, len) = match len {
+            126 => (4, usize::from(u16::from_be_bytes(*self.input[2..].first_chunk()?))),
+            len => (2, usize::from(len)),
+        };
+        let packet = self.input.get(start..start + len)?.to_vec();
+        self.input.drain(..start + len);
+        Some((first, packet))
+    }
+}
+
+fn put_frame(packet: &[u8], out: &mut Vec<u8>) {
+    ws::encode(out, Opcode::Binary, KEY, packet.len(), |out| out.extend_from_slice(packet));
+}
+
+fn config() -> ShardConfig {
+    ShardConfig {
+        shards: 1,
+        listeners: vec![Listener {
+            protocol: ProtocolId::Binary,
+            tls: false,
+            ws_paths: Some(vec!["/ws".to_owned()]),
+            tenant: TenantId(0),
+            ack: AckPolicy::Safe,
+            allow: Vec::new(),
+        }],
+        protocols: Settings::default(),
+        persist_after_ms: 60_000,
+        retry_interval_ms: 60_000,
+        retry_max: 3,
+        require_push_ack: true,
+        heartbeat_interval_ms: 600_000,
+        heartbeat_max_missed: 3,
+        login_deadline_ms: 60_000,
+        duplicate_policy: DuplicatePolicy::KickOld,
+        max_invalid: 3,
+        open_groups: false,
+        echo_to_sender: false,
+        group_cache_ms: 1_000,
+        bind_names: false,
+        logins_pending_max: 64,
+        logins_per_second: 0,
+        handshakes_per_turn: 8,
+    }
+}
+
+/// First bytes of whole frames.
+const BINARY: u8 = 0x82;
+const PONG: u8 = 0x8a;
+const KEY: Option<[u8; 4]> = Some([0x11, 0x22, 0x33, 0x44]);
+const SENDER: UserId = UserId(1);
+const RECIPIENT: UserId = UserId(2);
+const SIZES: UringConfig = UringConfig {
+    entries: 64,
+    cq_entries: 256,
+    slots: 64,
+    slot_reserve: 1,
+    buffers: 16,
+    buffer_size: 16 * 1024,
+    accepts_per_listener: 2,
+};
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
