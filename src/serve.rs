@@ -27,6 +27,7 @@ use crate::{demo, http, systemd, tls_files, wiring};
 /// # Errors
 /// The configuration is wrong, something cannot be opened or bound, or the drain was cut short.
 pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
+    abort_on_panic();
     let config = Config::load(file)?;
     let level = logging::init(config.keys.node.log_level);
     let tls = tls_context(&config)?;
@@ -49,6 +50,16 @@ pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let gateway = wiring::start(&config, tls)?;
     let control = Control { config, file: file.map(Path::to_owned), level, gateway };
     runtime.block_on(control.run(signals, greeting.as_deref()))
+}
+
+/// A broken invariant ends the process: a gateway with a dead shard or store thread helps nobody,
+/// and the service manager starts it again.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn tls_context(config: &Config) -> Result<Option<Arc<ServerConfig>>, Failure> {

@@ -81,6 +81,9 @@ impl Home {
         for slot in self.terminals(index) {
             self.push_terminal(index, slot, now, fx);
         }
+        // A cursor may just have passed what is done.
+        self.pop_done(index);
+        self.read_requeued(index, fx);
         self.read_more_if_low(index, fx);
     }
 
@@ -183,7 +186,6 @@ impl Home {
         session.flight_bytes -= flight.body_bytes;
         session.widen();
         self.finish(index, flight.seq, fx);
-        self.pop_done(index);
         self.push_user(index, now, fx);
         self.tidy_user(index, fx);
     }
@@ -206,7 +208,11 @@ impl Home {
         self.settle(owed, key, true, fx);
     }
 
-    pub(super) fn pop_done(&mut self, index: u32) {
+    fn pop_done(&mut self, index: u32) {
+        let inbox = self.users.at(index).inbox.as_ref();
+        if !inbox.and_then(|inbox| inbox.queue.front()).is_some_and(|front| front.done) {
+            return;
+        }
         let mut pushed_to = u64::MAX;
         for slot in self.terminals(index) {
             let cursor = self.sessions.get(slot.index).map_or(u64::MAX, |session| session.cursor);
@@ -304,7 +310,6 @@ impl Home {
         for seq in done {
             self.finish(index, seq, fx);
         }
-        self.pop_done(index);
         self.push_user(index, now, fx);
         self.tidy_user(index, fx);
     }

@@ -67,6 +67,7 @@ impl Home {
         }
         self.push_user(index, now, fx);
         self.arm_session(slot, fx);
+        self.tidy_user(index, fx);
     }
 
     /// Open authentication: the id is in use under another name.
@@ -277,7 +278,6 @@ impl Home {
         if last {
             self.all_to_store(index, fx);
         } else {
-            self.pop_done(index);
             self.push_user(index, now, fx);
         }
         // Behind the append in the user's FIFO.

@@ -124,8 +124,12 @@ impl Home {
     /// Starts over from the first row, if that was asked for and the queue is empty.
     pub(super) fn read_requeued(&mut self, index: u32, fx: &mut impl Effects) {
         let user = self.users.at(index);
+        if !user.requeued || user.terminals.is_empty() {
+            user.requeued = false;
+            return;
+        }
         let live = user.inbox.as_ref().is_none_or(|i| i.mode == Mode::Live && i.queue.is_empty());
-        if !user.requeued || !live {
+        if !live {
             return;
         }
         user.requeued = false;
