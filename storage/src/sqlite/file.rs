@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -17,6 +17,8 @@ pub enum OpenError {
     /// The file or its directory could not be made.
     File(PathBuf, io::Error),
     Sqlite(PathBuf, rusqlite::Error),
+    /// The file cannot have a write-ahead log, or not now.
+    NoLog(PathBuf),
     /// The file was made by a newer version: its schema, and the newest known here.
     Newer(PathBuf, i64, i64),
 }
@@ -26,6 +28,11 @@ impl std::fmt::Display for OpenError {
         match self {
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Sqlite(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::NoLog(path) => write!(
+                f,
+                "{}: no write-ahead log is possible here; the file must be on a local file system",
+                path.display()
+            ),
             Self::Newer(path, found, known) => write!(
                 f,
                 "{}: made by a newer version (schema {found}; this one knows {known})",
@@ -40,24 +47,27 @@ impl std::error::Error for OpenError {
         match self {
             Self::File(_, error) => Some(error),
             Self::Sqlite(_, error) => Some(error),
-            Self::Newer(..) => None,
+            Self::NoLog(_) | Self::Newer(..) => None,
         }
     }
 }
 
-/// Makes the file (mode 0600) and its directory (0700) where they do not exist; their names are
-/// durable on return. SQLite gives its other files the mode of this one.
+/// Makes the file (mode 0600) and its directory (0700) where they do not exist. SQLite gives its
+/// other files the mode of this one.
 pub(super) fn create(path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::File(path.to_owned(), error);
-    let dir = match path.parent() {
+    create_dir(directory(path)).map_err(failed)?;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
-    };
-    create_dir(dir).map_err(failed)?;
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(failed(error)),
     }
 }
 
@@ -65,10 +75,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = directory(dir);
     create_dir(parent)?;
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -84,6 +91,7 @@ pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, Open
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).map_err(failed)?;
     configure(&conn, options).map_err(failed)?;
+    flush_log(&mut conn, path)?;
     let known = MIGRATIONS.len() as i64;
     let found = migrate(&mut conn).map_err(failed)?;
     if found > known {
@@ -102,7 +110,6 @@ fn configure(conn: &Connection, options: &Options) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // Has an effect only on an empty file, and only before WAL.
     conn.pragma_update(None, "page_size", PAGE_SIZE)?;
-    // A file that cannot be changed to WAL keeps its mode; every commit is durable in any mode.
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "wal_autocheckpoint", options.checkpoint_pages)?;
@@ -111,6 +118,47 @@ fn configure(conn: &Connection, options: &Options) -> rusqlite::Result<()> {
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "trusted_schema", false)
+}
+
+/// Makes the log on disk what the system's cache says it is. After a failed flush the two may
+/// differ for good: the kernel takes the pages for clean, and a further flush does nothing. The
+/// connection that saw the failure knows that the commit failed, but one that opens the log again
+/// finds it whole in the cache and would append to it, behind a hole on the disk. So the log is
+/// written again, byte for byte, and flushed; the write lock keeps others from changing it. The
+/// names of the log and of the file are made durable with it.
+pub(super) fn flush_log(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::Sqlite(path.to_owned(), error);
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    match rewrite(&log) {
+        // SQLite went on in another mode, which it does without an error. In that one
+        // `synchronous=FULL` does not cover the end of a commit: after a power failure the
+        // journal's name may be back, and undo it.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(OpenError::NoLog(path.to_owned()));
+        }
+        done => done.map_err(|error| OpenError::File(log.clone(), error))?,
+    }
+    // SQLite does this too when it first flushes a new log, but takes a failure for a success.
+    let synced = File::open(directory(path)).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| OpenError::File(log, error))?;
+    tx.rollback().map_err(failed)
+}
+
+fn rewrite(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    loop {
+        let len = file.read_at(&mut chunk, at)?;
+        if len == 0 {
+            return file.sync_data();
+        }
+        file.write_all_at(&chunk[..len], at)?;
+        at += len as u64;
+    }
 }
 
 /// Brings the schema up to date; returns its version, which is larger than known if a newer
@@ -143,5 +191,7 @@ const PAGE_SIZE: u32 = 4096;
 const CACHE_PAGES: u32 = 16_384;
 /// A log that grew during a burst is cut down to this once it is written back.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
+/// Of the log, at once in memory.
+const CHUNK_BYTES: usize = 1 << 20;
 /// Every statement of the store.
 const STATEMENTS_CACHED: usize = 64;

@@ -114,3 +114,12 @@ fn a_file_that_went_away_is_not_replaced_by_an_empty_one() {
     assert_eq!(store.write(&[append(2, 1)]), [Ok(())]);
     assert_eq!(seqs(&mut store), [1, 2]);
 }
+
+#[test]
+fn a_file_without_a_write_ahead_log_is_not_used() {
+    let (_dir, mut store) = open();
+    let conn = &store.db.as_ref().unwrap().conn;
+    conn.pragma_update(None, "journal_mode", "delete").unwrap();
+    let error = file::flush_log(&mut store.db.as_mut().unwrap().conn, &store.path).unwrap_err();
+    assert!(matches!(error, OpenError::NoLog(_)), "{error}");
+}
