@@ -336,6 +336,8 @@ fn echoes_are_bounded(plan: &Plan) -> bool {
         && plan.sidecar.queue_len_max >= 1_000
         && plan.sidecar.batch_us.end <= 20_000
         && plan.kernel.send_buffer_len.min(plan.kernel.client_buffer_len) >= 4_096
+        && plan.kernel.buffer_len >= 512
+        && (plan.kernel.late_ppm == 0 || plan.kernel.late_us <= 20_000)
 }
 
 fn config(plan: &Plan) -> ShardConfig {

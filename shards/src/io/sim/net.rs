@@ -301,6 +301,8 @@ impl Net {
         }
         socket.error = Some(Errno(libc::ECONNRESET));
         socket.unacked.clear();
+        // What is still under way is refused: nothing follows a gap.
+        socket.wire.clear();
         if loses {
             socket.readable.clear();
         }

@@ -397,6 +397,39 @@ fn close_gives_everything_back_before_its_completion() {
 }
 
 #[test]
+fn a_reset_takes_the_end_of_the_stream_and_leaves_no_gap() {
+    let sent = pattern(1_000, 4);
+    let mut short = 0;
+    for seed in 0..200 {
+        let net = SimNet::new(seed, FaultPlan { buffer_len: 150, ..FaultPlan::default() });
+        let mut io = net.shard(0, 1, 1);
+        let (id, slot) = accept_one(&net, &mut io);
+        // Bytes for a client that has closed are answered by a reset while its own are under way.
+        io.send(slot, SendBatch { pieces: vec![Piece::Owned(vec![1; 100])] });
+        for chunk in sent.chunks(100) {
+            net.client_send(id, chunk);
+        }
+        net.client_close(id);
+        let (mut got, end) = (Vec::new(), net.now().plus_ms(1_000));
+        io.receive(slot);
+        loop {
+            match next_completion(&net, &mut io, end) {
+                Completion::Received { buf, .. } => {
+                    got.extend_from_slice(&buf);
+                    io.recycle(buf);
+                    io.receive(slot);
+                }
+                Completion::ReceiveEnded { .. } => break,
+                _ => {}
+            }
+        }
+        assert!(sent.starts_with(&got), "seed {seed}: a gap in what was received");
+        short += u32::from(got.len() < sent.len());
+    }
+    assert!(short > 0, "no reset came in time");
+}
+
+#[test]
 fn the_goodbye_arrives_before_the_end_of_the_stream() {
     let net = SimNet::new(11, FaultPlan::default());
     let mut io = net.shard(0, 1, 1);
