@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustls::ServerConfig;
 use shards::io::sys::{self, ListenOptions, Waker};
 use shards::io::uring::{UringConfig, UringIo};
-use shards::limits::MESH_RING;
+use shards::limits::mesh_ring;
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::sidecar::{Observer, Port, Sidecar};
 
@@ -64,7 +64,7 @@ pub(crate) fn start(
         slot_reserve: sizes.uring.slot_reserve,
         tls,
     };
-    let meshes = Mesh::wire(count, MESH_RING);
+    let meshes = Mesh::wire(count, mesh_ring(count));
     let mut handles = Vec::new();
     for (((thread, made), port), mesh) in threads.into_iter().zip(rings).zip(ports).zip(meshes) {
         handles.push(thread.go(&start, made.waker, port, mesh));
@@ -338,13 +338,19 @@ impl Gateway for Running {
     fn drain(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         self.draining.store(true, Ordering::Relaxed);
+        // All must have drained before any stops: they answer each other until then.
+        let (drained, reports) = bounded(self.shards.len());
         for shard in &self.shards {
-            shard.tell(Control::Drain);
+            shard.tell(Control::Drain(drained.clone()));
         }
-        let mut complete = true;
+        let all = |_: &ShardHandle| reports.recv_deadline(deadline).is_ok();
+        let mut complete = self.shards.iter().all(all);
+        for shard in &self.shards {
+            shard.tell(Control::Stop);
+        }
         for shard in &self.shards {
             // Disconnected is the good news here: the thread has dropped its end.
-            let ended = shard.done.recv_deadline(deadline);
+            let ended = shard.done.recv_timeout(SHARD_STOP_MAX);
             if ended == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 complete = false;
                 continue;
@@ -426,6 +432,8 @@ fn random() -> u64 {
 
 /// Largest connection table of a shard; more shards serve more connections.
 const SLOTS_MAX: u32 = 1 << 18;
+/// A shard that was told to stop ends after its turn.
+const SHARD_STOP_MAX: Duration = Duration::from_millis(500);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The store's last commit is worth waiting for even when the drain took all its time.
 const SIDECAR_STOP_MIN: Duration = Duration::from_millis(500);

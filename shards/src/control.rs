@@ -15,8 +15,11 @@ pub enum Control {
     Snapshot(Sender<Snapshot>),
     /// New connections use this certificate.
     Tls(Arc<rustls::ServerConfig>),
-    /// Stop accepting, say goodbye to everyone, see everything into the store, and end.
-    Drain,
+    /// Stop accepting, say goodbye to everyone, see everything into the store; then say so, once.
+    /// The shard goes on answering the others until [`Control::Stop`].
+    Drain(Sender<ShardIndex>),
+    /// End: every shard has drained.
+    Stop,
 }
 
 /// A shard's figures at one moment.

@@ -69,9 +69,12 @@ pub const CLOSE_DEADLINE_MS: u64 = 1_000;
 /// A handed-over connection or its state without its other half is given up after this.
 pub const HAND_OVER_MS: u64 = 5_000;
 
-/// Entries of one mesh ring; with entries of 64 B a ring is 8 KiB.
-pub const MESH_RING: usize = 128;
-/// Messages waiting behind one full mesh ring above which publishers are not read.
+/// Entries of one mesh ring. An entry is 64 B, and the rings to one shard stay under 1 MiB.
+pub const fn mesh_ring(shards: u16) -> usize {
+    if shards <= 100 { 128 } else { 32 }
+}
+const _: () = assert!(99 * mesh_ring(100) * 64 <= 1 << 20 && 255 * mesh_ring(256) * 64 <= 1 << 20);
+/// Messages waiting behind full mesh rings, all together, above which publishers are not read.
 pub const MESH_BACKLOG: usize = 1024;
 
 /// Budgets of one turn, so that no stage starves the others.

@@ -58,6 +58,9 @@ struct Door {
     blocked: [AtomicU64; SHARDS_MAX / 64],
 }
 
+/// Messages one ring gives before the next has its turn.
+const BURST: usize = 32;
+
 /// One shard's end of the mesh.
 #[derive(Debug)]
 pub struct Mesh {
@@ -70,6 +73,9 @@ pub struct Mesh {
     touched: [u64; SHARDS_MAX / 64],
     /// Shards whose rings hold something, taken from the inbox and not drained yet.
     pending: [u64; SHARDS_MAX / 64],
+    /// Whose ring is being drained, and how many messages it may still give in this round.
+    turn: usize,
+    burst: usize,
     waiting: usize,
     pub(crate) sent: u64,
     pub(crate) full: u64,
@@ -102,6 +108,8 @@ impl Mesh {
             backlog: (0..count).map(|_| VecDeque::new()).collect(),
             touched: Default::default(),
             pending: Default::default(),
+            turn: 0,
+            burst: BURST,
             waiting: 0,
             sent: 0,
             full: 0,
@@ -153,28 +161,52 @@ impl Mesh {
         }
     }
 
-    /// The next message of any shard, round robin in bursts.
+    /// The next message of any shard: round robin, in bursts of one ring.
     pub fn receive(&mut self) -> Option<(ShardIndex, ShardMessage)> {
-        for _ in 0..2 {
-            for word in 0..self.pending.len() {
-                while self.pending[word] != 0 {
-                    let from = word * 64 + self.pending[word].trailing_zeros() as usize;
-                    let consumer = self.from[from].as_mut();
-                    if let Some(message) = consumer.and_then(|consumer| consumer.pop().ok()) {
-                        return Some((from as ShardIndex, message));
-                    }
-                    self.pending[word] &= self.pending[word] - 1;
-                    self.announce_room(from);
+        loop {
+            let Some(from) = self.next_pending() else {
+                self.take_inbox();
+                self.next_pending()?;
+                continue;
+            };
+            let consumer = self.from[from].as_mut();
+            if let Some(message) = consumer.and_then(|consumer| consumer.pop().ok()) {
+                self.burst -= 1;
+                if self.burst == 0 {
+                    self.pass_turn(from);
                 }
+                return Some((from as ShardIndex, message));
             }
-            let inbox = &self.doors[self.me].inbox;
-            for (pending, word) in self.pending.iter_mut().zip(inbox) {
-                if word.load(Ordering::Relaxed) != 0 {
-                    *pending |= word.swap(0, Ordering::AcqRel);
-                }
+            self.pending[from / 64] &= !(1 << (from % 64));
+            self.pass_turn(from);
+            self.announce_room(from);
+        }
+    }
+
+    /// The ring to look at: from `turn` on, around.
+    fn next_pending(&self) -> Option<usize> {
+        let (word, bit) = (self.turn / 64, self.turn % 64);
+        let first = self.pending[word] & (u64::MAX << bit);
+        if first != 0 {
+            return Some(word * 64 + first.trailing_zeros() as usize);
+        }
+        let words = self.pending.len();
+        let mut others = (1..=words).map(|step| (word + step) % words);
+        let word = others.find(|&word| self.pending[word] != 0)?;
+        Some(word * 64 + self.pending[word].trailing_zeros() as usize)
+    }
+
+    fn pass_turn(&mut self, from: usize) {
+        self.turn = (from + 1) % SHARDS_MAX;
+        self.burst = BURST;
+    }
+
+    fn take_inbox(&mut self) {
+        for (pending, word) in self.pending.iter_mut().zip(&self.doors[self.me].inbox) {
+            if word.load(Ordering::Relaxed) != 0 {
+                *pending |= word.swap(0, Ordering::AcqRel);
             }
         }
-        None
     }
 
     /// Announces that this shard is about to sleep; `false` if there is something to do first.
@@ -294,6 +326,24 @@ mod tests {
         for list in got {
             assert_eq!(list, (0..1_000).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_busy_ring_does_not_starve_another() {
+        let mut ends = Mesh::wire(3, 64);
+        let mut third = ends.pop().expect("three ends");
+        let mut second = ends.pop().expect("three ends");
+        let mut first = ends.pop().expect("three ends");
+        for n in 0..64 {
+            first.send(2, settled(n));
+        }
+        second.send(2, settled(7));
+        first.flush(|_| {});
+        second.flush(|_| {});
+        let order: Vec<ShardIndex> =
+            std::iter::from_fn(|| third.receive().map(|(from, _)| from)).collect();
+        assert_eq!(order.len(), 65);
+        assert_eq!(order.iter().position(|&from| from == 1), Some(BURST));
     }
 
     #[test]

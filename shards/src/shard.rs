@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use rustls::ServerConfig;
 use storage::Reply;
 
@@ -18,7 +18,7 @@ use crate::control::{Control, Snapshot};
 use crate::hand_over::Arrivals;
 use crate::home::effects::{Effects, Timer};
 use crate::home::{Home, Identity};
-use crate::io::{Completion, Io, Now, Slot, Wait};
+use crate::io::{Completion, Io, Now, ShardIndex, Slot, Wait};
 use crate::limits::{
     LAG_MS, OUTPUT_HIGH_WATER, SLOW_CONSUMER_MS, TURN_COMPLETIONS, TURN_DRAIN, TURN_MESH,
     TURN_REPLIES, TURN_TIMERS,
@@ -67,8 +67,10 @@ pub struct Shard<I: Io, B: Backend> {
     /// Connections that may still be admitted, in millionths.
     admission: u64,
     lagging: bool,
-    draining: bool,
-    done: bool,
+    /// Who waits to hear that this shard has drained.
+    draining: Option<Sender<ShardIndex>>,
+    drained: bool,
+    stopped: bool,
 }
 
 impl<I: Io, B: Backend> Shard<I, B> {
@@ -108,17 +110,18 @@ impl<I: Io, B: Backend> Shard<I, B> {
             accepting: false,
             admission: 0,
             lagging: false,
-            draining: false,
-            done: false,
+            draining: None,
+            drained: false,
+            stopped: false,
         }
     }
 
-    /// Turns until a drain is complete.
+    /// Turns until told to stop.
     pub fn run(&mut self) {
         while !self.turn() {}
     }
 
-    /// One turn; `true` once the shard has drained and may end.
+    /// One turn; `true` once the shard was told to stop.
     pub fn turn(&mut self) -> bool {
         self.world.mesh.awake();
         let now = self.world.io.now();
@@ -138,7 +141,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.set_accepting();
         let wait = self.how_long(busy, now);
         self.world.io.wait(wait);
-        self.done
+        self.stopped
     }
 
     fn take_completions(&mut self, now: Now) -> bool {
@@ -305,13 +308,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
                     let _ = reply.send(self.snapshot());
                 }
                 Control::Tls(config) => self.tls = Some(config),
-                Control::Drain => self.draining = true,
+                Control::Drain(reply) => self.draining = Some(reply),
+                Control::Stop => self.stopped = true,
             }
         }
     }
 
     fn drain(&mut self, now: Now) {
-        if !self.draining {
+        if self.draining.is_none() || self.drained {
             return;
         }
         let sessions_gone = self.home.drain(TURN_DRAIN, now, &mut self.world);
@@ -328,11 +332,17 @@ impl<I: Io, B: Backend> Shard<I, B> {
         for slot in others {
             self.world.close(slot, codec::CloseReason::Shutdown);
         }
-        self.done = self.world.live == 0
+        self.drained = self.world.live == 0
             && self.home.is_quiet()
             && self.arrivals.is_empty()
             && self.world.waiting_requests.is_empty()
             && self.world.mesh.waiting() == 0;
+        if self.drained
+            && let Some(reply) = &self.draining
+        {
+            // Whoever has given up waiting stops us all the same.
+            let _ = reply.send(self.identity.shard);
+        }
     }
 
     fn resume_reading(&mut self) {
@@ -365,7 +375,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn set_accepting(&mut self) {
         let free = self.world.io.capacity().saturating_sub(self.world.live);
         let admits = self.world.config.logins_per_second == 0 || self.admission >= ONE_ADMISSION;
-        let wanted = !self.draining && !self.lagging && admits && free > self.slot_reserve;
+        let wanted = self.draining.is_none() && !self.lagging && admits && free > self.slot_reserve;
         if wanted != self.accepting {
             self.accepting = wanted;
             self.world.io.set_accepting(wanted);
@@ -385,7 +395,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.lagging = took >= LAG_MS;
         self.world.counters.lagging_turns += u64::from(self.lagging);
         let more = busy
-            || self.done
+            || self.stopped
             || self.lagging
             || !self.world.dirty.is_empty()
             || !self.handshakes.is_empty();
@@ -398,7 +408,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             // Room in the sidecar's queue is not announced.
             false => now.plus_ms(1),
         };
-        let refilled = self.accepting || self.draining;
+        let refilled = self.accepting || self.draining.is_some();
         let longest = if refilled { longest } else { longest.min(now.plus_ms(10)) };
         let timer = self.world.timers.next_deadline().unwrap_or(longest);
         Wait::Until(timer.min(longest))

@@ -9,25 +9,33 @@ use crate::table::Table;
 
 /// Resolution of the wheel. Deadlines are rounded up to it.
 pub const TICK_MS: u64 = 10;
+const TICK_US: u64 = TICK_MS * 1_000;
 const SLOTS: usize = 4096;
+/// The tick of a timer in the due list.
+const DUE: u64 = u64::MAX;
 const NIL: u32 = u32::MAX;
 
-/// A handle to an armed timer. Void once the timer has fired: its owner forgets it then.
+/// A handle to an armed timer; it means nothing once the timer has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId {
+    index: u32,
+    generation: u32,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Node<K> {
-    key: Option<K>,
-    /// Absolute tick at which it fires.
+    /// Absolute tick at which it fires; [`DUE`] once it has moved to the list of due timers.
     tick: u64,
+    key: Option<K>,
     previous: u32,
     next: u32,
+    /// Raised when the node is freed.
+    generation: u32,
 }
 
 impl<K> Default for Node<K> {
     fn default() -> Self {
-        Self { key: None, tick: 0, previous: NIL, next: NIL }
+        Self { tick: 0, key: None, previous: NIL, next: NIL, generation: 0 }
     }
 }
 
@@ -38,10 +46,13 @@ pub struct TimerWheel<K> {
     /// Head of the list of free nodes, linked by `next`.
     free: u32,
     end: u32,
+    /// Heads of the slots' lists.
     heads: Box<[u32]>,
+    /// Head of the list of timers whose tick has come and that have not been given out.
+    due: u32,
     /// One bit per slot that holds a timer.
     occupied: [u64; SLOTS / 64],
-    /// Every tick before this one has been fired.
+    /// Every slot before this tick has given up what was due in it.
     current: u64,
     armed: usize,
 }
@@ -53,6 +64,7 @@ impl<K: Copy> TimerWheel<K> {
             free: NIL,
             end: 0,
             heads: vec![NIL; SLOTS].into_boxed_slice(),
+            due: NIL,
             occupied: [0; SLOTS / 64],
             current: 0,
             armed: 0,
@@ -68,38 +80,43 @@ impl<K: Copy> TimerWheel<K> {
         self.armed == 0
     }
 
-    /// Arms a timer for `at`, rounded up to the next tick; a moment in the past fires next.
+    /// Arms a timer for `at`, rounded up to the next tick; one in the past fires at the next tick.
     pub fn arm(&mut self, key: K, at: Now) -> TimerId {
         let index = self.allocate();
-        let tick = at.0.div_ceil(TICK_MS * 1_000).max(self.current);
-        let slot = tick as usize % SLOTS;
-        let head = self.heads[slot];
-        *self.nodes.entry(index) = Node { key: Some(key), tick, previous: NIL, next: head };
-        if head != NIL {
-            self.nodes.entry(head).previous = index;
-        }
-        self.heads[slot] = index;
-        self.occupied[slot / 64] |= 1 << (slot % 64);
+        let tick = at.0.div_ceil(TICK_US).max(self.current);
+        let node = self.nodes.entry(index);
+        node.key = Some(key);
+        node.tick = tick;
+        let generation = node.generation;
+        self.link(index);
         self.armed += 1;
-        TimerId(index)
+        TimerId { index, generation }
     }
 
-    /// Takes an armed timer back.
+    /// Takes an armed timer back; one that has fired is not affected.
     pub fn cancel(&mut self, timer: TimerId) {
-        debug_assert!(self.nodes.entry(timer.0).key.is_some(), "cancelled a timer that has fired");
-        self.unlink(timer.0);
+        let node = self.nodes.entry(timer.index);
+        if node.generation == timer.generation && node.key.is_some() {
+            self.unlink(timer.index);
+            self.release(timer.index);
+        }
     }
 
     /// The next timer that is due, if any. Call until `None`.
     pub fn expired(&mut self, now: Now) -> Option<K> {
-        let now_tick = now.0 / (TICK_MS * 1_000);
-        while self.current <= now_tick {
-            if let Some(key) = self.due_in_slot(self.current) {
-                return Some(key);
-            }
+        let now_tick = now.0 / TICK_US;
+        while self.due == NIL && self.current <= now_tick {
+            self.collect_due();
             self.current = self.next_occupied(self.current + 1, now_tick + 1);
         }
-        None
+        let index = self.due;
+        if index == NIL {
+            return None;
+        }
+        let key = self.nodes.entry(index).key;
+        self.unlink(index);
+        self.release(index);
+        key
     }
 
     /// A moment at or before the nearest deadline; `None` if nothing is armed.
@@ -107,21 +124,25 @@ impl<K: Copy> TimerWheel<K> {
         if self.armed == 0 {
             return None;
         }
+        if self.due != NIL {
+            return Some(Now(0));
+        }
         let tick = self.next_occupied(self.current, self.current + SLOTS as u64);
-        Some(Now(tick * TICK_MS * 1_000))
+        Some(Now(tick * TICK_US))
     }
 
-    fn due_in_slot(&mut self, tick: u64) -> Option<K> {
-        let mut index = self.heads[tick as usize % SLOTS];
+    /// Moves what is due in the current slot to the due list, once; later rounds stay.
+    fn collect_due(&mut self) {
+        let mut index = self.heads[self.current as usize % SLOTS];
         while index != NIL {
             let node = *self.nodes.entry(index);
-            if node.tick <= tick {
+            if node.tick <= self.current {
                 self.unlink(index);
-                return node.key;
+                self.nodes.entry(index).tick = DUE;
+                self.link(index);
             }
             index = node.next;
         }
-        None
     }
 
     /// The first tick in `from..limit` whose slot holds anything, else `limit`.
@@ -133,7 +154,11 @@ impl<K: Copy> TimerWheel<K> {
             if word != 0 {
                 return (tick + u64::from(word.trailing_zeros())).min(limit);
             }
+            // A jump over more than a revolution need not look at any slot twice.
             tick += 64 - (slot % 64) as u64;
+            if tick >= from + 2 * SLOTS as u64 {
+                return limit;
+            }
         }
         limit
     }
@@ -148,23 +173,48 @@ impl<K: Copy> TimerWheel<K> {
         index
     }
 
+    fn release(&mut self, index: u32) {
+        let generation = self.nodes.entry(index).generation.wrapping_add(1);
+        *self.nodes.entry(index) = Node { next: self.free, generation, ..Node::default() };
+        self.free = index;
+        self.armed -= 1;
+    }
+
+    /// Puts a node at the head of the list its tick says.
+    fn link(&mut self, index: u32) {
+        let tick = self.nodes.entry(index).tick;
+        let slot = tick as usize % SLOTS;
+        let head = match tick {
+            DUE => std::mem::replace(&mut self.due, index),
+            _ => {
+                self.occupied[slot / 64] |= 1 << (slot % 64);
+                std::mem::replace(&mut self.heads[slot], index)
+            }
+        };
+        let node = self.nodes.entry(index);
+        node.previous = NIL;
+        node.next = head;
+        if head != NIL {
+            self.nodes.entry(head).previous = index;
+        }
+    }
+
     fn unlink(&mut self, index: u32) {
         let node = *self.nodes.entry(index);
-        let slot = node.tick as usize % SLOTS;
-        if node.previous == NIL {
+        if node.next != NIL {
+            self.nodes.entry(node.next).previous = node.previous;
+        }
+        if node.previous != NIL {
+            self.nodes.entry(node.previous).next = node.next;
+        } else if node.tick == DUE {
+            self.due = node.next;
+        } else {
+            let slot = node.tick as usize % SLOTS;
             self.heads[slot] = node.next;
             if node.next == NIL {
                 self.occupied[slot / 64] &= !(1 << (slot % 64));
             }
-        } else {
-            self.nodes.entry(node.previous).next = node.next;
         }
-        if node.next != NIL {
-            self.nodes.entry(node.next).previous = node.previous;
-        }
-        *self.nodes.entry(index) = Node { next: self.free, ..Node::default() };
-        self.free = index;
-        self.armed -= 1;
     }
 }
 
@@ -203,6 +253,32 @@ mod tests {
         assert_eq!(wheel.next_deadline(), Some(Now(90_000)));
         assert_eq!(fire(&mut wheel, 1_000), [2]);
         assert_eq!(wheel.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_handle_of_a_fired_timer_cancels_nobody_else() {
+        let mut wheel = TimerWheel::new();
+        let first = wheel.arm(1, Now(0));
+        assert_eq!(fire(&mut wheel, 10), [1]);
+        wheel.arm(2, Now(20_000));
+        wheel.cancel(first);
+        assert_eq!(fire(&mut wheel, 20), [2]);
+    }
+
+    #[test]
+    fn due_timers_can_be_cancelled_and_armed_while_others_fire() {
+        let mut wheel = TimerWheel::new();
+        let ids: Vec<TimerId> = (0..4).map(|key| wheel.arm(key, Now(10_000))).collect();
+        let first = wheel.expired(Now(10_000)).expect("four are due");
+        let other = (first + 1) % 4;
+        wheel.cancel(ids[other as usize]);
+        assert_eq!(wheel.next_deadline(), Some(Now(0)));
+        wheel.arm(9, Now(5_000));
+        let mut rest = fire(&mut wheel, 10);
+        rest.sort_unstable();
+        let expected: Vec<u32> = (0..4).filter(|&key| key != first && key != other).collect();
+        assert_eq!(rest, expected, "what is armed in the past waits for the next tick");
+        assert_eq!(fire(&mut wheel, 20), [9]);
     }
 
     #[test]

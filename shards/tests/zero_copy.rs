@@ -16,7 +16,7 @@ use crossbeam_channel::bounded;
 use shards::config::{AckPolicy, DuplicatePolicy, Listener};
 use shards::io::sys::{self, ListenOptions};
 use shards::io::uring::{UringConfig, UringIo};
-use shards::limits::{DEDUP_IDS, MESH_RING};
+use shards::limits::{DEDUP_IDS, mesh_ring};
 use shards::{Backend, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::{AuthVerdict, Reply, Request};
 
@@ -174,7 +174,7 @@ impl Gateway {
             identity: Identity { shard: 0, first_seq: 1, boot: 1, hash_key: [1, 2] },
             io,
             backend: Clerk::default(),
-            mesh: Mesh::wire(1, MESH_RING).pop().expect("one end"),
+            mesh: Mesh::wire(1, mesh_ring(1)).pop().expect("one end"),
             control,
             tls: None,
             unix_base_ms: 0,

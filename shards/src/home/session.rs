@@ -118,25 +118,31 @@ impl Session {
 ///
 /// A deadline that moves later (an acknowledgement) costs nothing this way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Deadline(Option<(TimerId, Now)>);
+pub(crate) struct Deadline {
+    armed: Option<TimerId>,
+    /// When it fires, in milliseconds since start; means nothing unless armed.
+    at_ms: u32,
+}
 
 impl Deadline {
     pub(crate) fn want(&mut self, fx: &mut impl Effects, timer: Timer, at: Now) {
-        match self.0 {
-            Some((_, armed)) if armed <= at => return,
-            Some((id, _)) => fx.cancel(id),
+        // Wraps after 49 days, with every deadline less than half of that away.
+        let at_ms = (at.0 / 1_000) as u32;
+        match self.armed {
+            Some(_) if at_ms.wrapping_sub(self.at_ms) < u32::MAX / 2 => return,
+            Some(id) => fx.cancel(id),
             None => {}
         }
-        self.0 = Some((fx.arm(timer, at), at));
+        *self = Self { armed: Some(fx.arm(timer, at)), at_ms };
     }
 
     /// The timer has fired.
     pub(crate) fn fired(&mut self) {
-        self.0 = None;
+        self.armed = None;
     }
 
     pub(crate) fn cancel(&mut self, fx: &mut impl Effects) {
-        if let Some((id, _)) = self.0.take() {
+        if let Some(id) = self.armed.take() {
             fx.cancel(id);
         }
     }
