@@ -39,8 +39,8 @@ pub struct Options {
     pub busy_timeout: Duration,
     /// Members of a group; a larger one cannot be made, and is refused when read.
     pub group_members_max: u32,
-    /// Pages in the log after which it is written back into the file. More: fewer writes of the
-    /// same page, a larger log.
+    /// Pages of 8 KiB in the log after which it is written back into the file. More: fewer writes
+    /// of the same page, a larger log.
     pub checkpoint_pages: u32,
 }
 
@@ -51,7 +51,7 @@ impl Default for Options {
             age_max_ms: None,
             busy_timeout: Duration::from_secs(1),
             group_members_max: 1 << 18,
-            checkpoint_pages: 4000,
+            checkpoint_pages: 2000,
         }
     }
 }

@@ -96,7 +96,7 @@ fn nothing_acknowledged_is_lost_when_the_disk_is_full_or_fails_for_a_while() {
         let replay = Replay { lies: false, images: &ALL_IMAGES, every: usize::MAX };
         assert_eq!(replay.run(&events), Vec::<String>::new(), "{inject}");
     }
-    assert!(failed > 10, "{failed} batches failed");
+    assert!(failed > 5, "{failed} batches failed");
 }
 
 fn record(inject: &[&str]) -> Option<Vec<Event>> {

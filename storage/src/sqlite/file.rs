@@ -185,10 +185,11 @@ fn version(conn: &Connection) -> rusqlite::Result<i64> {
 /// Applied in order; `user_version` counts those a file has had. Never edited, only added to.
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 
-/// Measured best of 1 to 16 KiB for rows of some 200 bytes.
-const PAGE_SIZE: u32 = 4096;
+/// Appends and deletes of 100-byte messages cost a tenth to a third less processor time than with
+/// 4 KiB; 16 KiB save as much again, but twice the bytes go to the log where users are many.
+const PAGE_SIZE: u32 = 8192;
 /// 64 MiB of pages.
-const CACHE_PAGES: u32 = 16_384;
+const CACHE_PAGES: u32 = 8192;
 /// A log that grew during a burst is cut down to this once it is written back.
 const WAL_KEPT_BYTES: u32 = 64 << 20;
 /// Of the log, at once in memory.
