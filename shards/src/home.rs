@@ -36,7 +36,7 @@ use crate::home::fan_in::FanIn;
 use crate::home::groups::{Fan, Groups};
 use crate::home::inbox::{Inbox, Owed};
 use crate::home::publish::{DoorId, Pending};
-use crate::home::session::{Kind, Session};
+use crate::home::session::{FlightPool, Kind, Session};
 use crate::home::users::Users;
 use crate::io::{ListenerIndex, Now, ShardIndex, Slot};
 use crate::limits::{DEDUP_DOOR_IDS, DOOR_OUTSTANDING, PUBLISHES_OUTSTANDING};
@@ -70,6 +70,7 @@ pub struct Home {
     /// Inboxes kept for reuse, empty.
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
     spare_inboxes: Vec<Box<Inbox>>,
+    spare_flights: FlightPool,
     pendings: Slab<Pending>,
     hasher: IdHasher,
     /// Ids in all senders' windows together.
@@ -93,6 +94,7 @@ impl Home {
             sessions: Table::new(),
             users: Users::new(slots, identity.hash_key[0]),
             spare_inboxes: Vec::new(),
+            spare_flights: FlightPool::default(),
             pendings: Slab::new(),
             hasher: IdHasher::new(identity.hash_key),
             dedup_ids: 0,

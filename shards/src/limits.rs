@@ -94,5 +94,7 @@ pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
 
 /// A turn that takes longer makes the shard refuse new connections until turns are short again.
 pub const LAG_MS: u64 = 250;
+/// Empty lists of messages in flight kept for reuse, likewise.
+pub const SPARE_FLIGHTS: usize = 4096;
 /// Empty inboxes kept for reuse: as many as one turn's deliveries are likely to need.
 pub const SPARE_INBOXES: usize = 4096;

@@ -270,6 +270,10 @@ impl<I: Io, B: Backend> Effects for World<I, B> {
         }
     }
 
+    fn is_read(&self, slot: Slot) -> bool {
+        self.conns.get(slot.index).is_some_and(|conn| conn.receiving)
+    }
+
     fn route(&mut self, to: ShardIndex, message: ShardMessage) {
         self.mesh.send(to, message);
     }

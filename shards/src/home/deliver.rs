@@ -99,7 +99,7 @@ impl Home {
                     break;
                 }
                 let end = fx.transmit(slot, &Outgoing::Push(&delivery.message));
-                session.flights.push_back(Flight {
+                let flight = Flight {
                     seq: delivery.seq,
                     tag: tag(&delivery.message.id),
                     end,
@@ -107,8 +107,8 @@ impl Home {
                     body_bytes: delivery.message.body.len() as u32,
                     copies: 1,
                     sent: false,
-                });
-                session.flight_bytes += delivery.message.body.len() as u32;
+                };
+                session.flights.push(flight, now, &mut self.spare_flights);
                 delivery.flights += 1;
                 self.counters.pushes += 1;
             }
@@ -180,10 +180,10 @@ impl Home {
                 .find(flight.seq)
                 .is_some_and(|d| d.message.id == *id || mutants::on(Mutant::AckAnything))
         });
-        let Some(flight) = found.and_then(|position| session.flights.remove(position)) else {
+        let pool = &mut self.spare_flights;
+        let Some(flight) = found.and_then(|position| session.flights.remove(position, pool)) else {
             return;
         };
-        session.flight_bytes -= flight.body_bytes;
         session.widen();
         self.finish(index, flight.seq, fx);
         self.push_user(index, now, fx);
@@ -303,8 +303,9 @@ impl Home {
         };
         let index = session.user;
         let mut done = Vec::new();
-        while let Some(flight) = session.flights.pop_front_if(|flight| flight.sent) {
-            session.flight_bytes -= flight.body_bytes;
+        while session.flights.iter().next().is_some_and(|flight| flight.sent)
+            && let Some(flight) = session.flights.remove(0, &mut self.spare_flights)
+        {
             done.push(flight.seq);
         }
         for seq in done {

@@ -36,6 +36,9 @@ pub trait Effects {
     /// Reads a connection again that was over its bound of outstanding publishes.
     fn resume(&mut self, slot: Slot);
 
+    /// Whether the connection is being read. It is not while a queue behind its publishes is full.
+    fn is_read(&self, slot: Slot) -> bool;
+
     /// Sends to another shard (never to this one).
     fn route(&mut self, to: ShardIndex, message: ShardMessage);
 

@@ -123,6 +123,11 @@ impl Home {
         if session.kind == Kind::Door {
             return self.door_timer(slot, now, fx);
         }
+        if !fx.is_read(slot) {
+            // We do not read it, so it cannot answer: silence means nothing.
+            self.postpone(slot, now);
+            return self.arm_session(slot, fx);
+        }
         if now >= session.next_ping && !self.heartbeat(slot, now, fx) {
             return;
         }
@@ -139,28 +144,31 @@ impl Home {
     /// The answer to [`Effects::unsent`]: `sent` bytes of the connection's output have gone to the
     /// socket in all, `unsent` of them are not acknowledged by the peer's kernel.
     pub fn unsent(&mut self, slot: Slot, sent: u64, unsent: u64, now: Now, fx: &mut impl Effects) {
+        if !fx.is_read(slot) {
+            self.postpone(slot, now);
+        }
         let (retry_max, interval) = (self.config.retry_max, self.config.retry_interval_ms);
         let Some(session) = self.session(slot) else { return };
         session.asked_unsent = false;
         let drained = sent.saturating_sub(unsent);
-        if drained > session.drained || unsent == 0 {
-            session.drained = drained;
-            session.drained_at = now;
-        } else if now.ms_since(session.drained_at) >= SLOW_CONSUMER_MS {
+        if !session.flights.progress(drained, unsent > 0, now, SLOW_CONSUMER_MS) {
             return self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
         }
-        let mut again = Vec::new();
-        for flight in &mut session.flights {
+        let (mut again, mut given_up) = (Vec::new(), false);
+        for flight in session.flights.iter_mut() {
             if !flight.sent || flight.retry_at > now {
                 continue;
             }
             if flight.end > drained {
                 flight.retry_at = now.plus_ms(interval);
             } else if flight.copies > retry_max {
-                return self.hang_up(slot, CloseReason::AckTimeout, now, fx);
+                given_up = true;
             } else {
                 again.push(flight.seq);
             }
+        }
+        if given_up {
+            return self.hang_up(slot, CloseReason::AckTimeout, now, fx);
         }
         for seq in again {
             self.push_again(slot, seq, fx);
@@ -201,7 +209,6 @@ impl Home {
             generation: slot.generation,
             window: WINDOW_MESSAGES,
             next_ping,
-            drained_at: now,
             ..Session::default()
         };
     }
@@ -220,6 +227,17 @@ impl Home {
             inbox.go_live();
         }
         self.read_more(index, fx);
+    }
+
+    /// Moves a session's heartbeat and retries by one interval.
+    fn postpone(&mut self, slot: Slot, now: Now) {
+        let (ping, retry) = (self.config.heartbeat_interval_ms, self.config.retry_interval_ms);
+        let Some(session) = self.session(slot) else { return };
+        session.missed = 0;
+        session.next_ping = session.next_ping.max(now.plus_ms(ping));
+        for flight in session.flights.iter_mut() {
+            flight.retry_at = flight.retry_at.max(now.plus_ms(retry));
+        }
     }
 
     /// `false`: the client has missed too many and is gone.
@@ -268,7 +286,7 @@ impl Home {
         user.terminals.retain(|terminal| *terminal != slot);
         let last = user.terminals.is_empty();
         if let Some(inbox) = &mut user.inbox {
-            for flight in &ended.flights {
+            for flight in ended.flights.iter() {
                 if let Some(delivery) = inbox.find(flight.seq) {
                     delivery.flights -= 1;
                 }
@@ -291,7 +309,7 @@ impl Home {
     fn blame(&mut self, index: u32, ended: &Session, fx: &mut impl Effects) -> Option<Request> {
         // Whether it has left for the socket does not matter: a receiver that reads the first
         // message of a long send and hangs up ends that send too.
-        let (oldest, alone) = (ended.flights.front()?.seq, ended.flights.len() == 1);
+        let (oldest, alone) = (ended.flights.iter().next()?.seq, ended.flights.len() == 1);
         let user = self.users.at(index);
         let (key, last) = (user.key, user.terminals.is_empty());
         let delivery = user.inbox.as_mut()?.find(oldest).filter(|delivery| !delivery.done)?;

@@ -8,7 +8,7 @@ use codec::{MessageId, PublishKind};
 
 use crate::home::effects::{Effects, Timer};
 use crate::io::{Now, Slot};
-use crate::limits::{WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::limits::{SPARE_FLIGHTS, WINDOW_BYTES, WINDOW_MESSAGES};
 use crate::timers::TimerId;
 
 /// What kind of peer a session is.
@@ -38,6 +38,86 @@ pub(crate) struct Flight {
     pub(crate) copies: u8,
     /// The last copy queued has left for the socket.
     pub(crate) sent: bool,
+}
+
+/// Everything in flight to one terminal, oldest first; allocated only while there is something.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Option<Box<Flying>>);
+
+/// What a terminal with pushes in flight keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Flying {
+    queue: VecDeque<Flight>,
+    body_bytes: usize,
+    /// Output bytes the peer's kernel has acknowledged, and since when that has not grown.
+    drained: u64,
+    drained_at: Now,
+}
+
+/// Allocations kept for the next flights, so that a message in flight costs none.
+#[derive(Debug, Default)]
+pub(crate) struct FlightPool(
+    #[expect(clippy::vec_box, reason = "boxes are reused")] Vec<Box<Flying>>,
+);
+
+impl Flights {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |flying| flying.queue.len())
+    }
+
+    /// Body bytes of all.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |flying| flying.body_bytes)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Flight> {
+        self.0.iter().flat_map(|flying| &flying.queue)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Flight> {
+        self.0.iter_mut().flat_map(|flying| &mut flying.queue)
+    }
+
+    pub(crate) fn push(&mut self, flight: Flight, now: Now, pool: &mut FlightPool) {
+        let flying = self.0.get_or_insert_with(|| {
+            let mut flying = pool.0.pop().unwrap_or_default();
+            flying.drained_at = now;
+            flying
+        });
+        flying.body_bytes += flight.body_bytes as usize;
+        flying.queue.push_back(flight);
+    }
+
+    /// Takes the flight at a position of [`Self::iter`].
+    pub(crate) fn remove(&mut self, position: usize, pool: &mut FlightPool) -> Option<Flight> {
+        let flying = self.0.as_mut()?;
+        let flight = flying.queue.remove(position)?;
+        flying.body_bytes -= flight.body_bytes as usize;
+        if flying.queue.is_empty()
+            && let Some(mut idle) = self.0.take()
+            && pool.0.len() < SPARE_FLIGHTS
+            && idle.queue.capacity() <= usize::from(WINDOW_MESSAGES)
+        {
+            idle.drained = 0;
+            pool.0.push(idle);
+        }
+        Some(flight)
+    }
+
+    /// The peer's kernel has acknowledged output up to `drained`; `false` if nothing has drained
+    /// for `limit_ms`, although something is left.
+    pub(crate) fn progress(&mut self, drained: u64, left: bool, now: Now, limit_ms: u64) -> bool {
+        let Some(flying) = &mut self.0 else { return true };
+        if drained > flying.drained || !left {
+            flying.drained = drained;
+            flying.drained_at = now;
+        }
+        now.ms_since(flying.drained_at) < limit_ms
+    }
 }
 
 /// A request at the door, answered in order.
@@ -75,14 +155,10 @@ pub(crate) struct Session {
     pub(crate) generation: u32,
     /// Index of the user's record; a terminal keeps it alive.
     pub(crate) user: u32,
-    pub(crate) flight_bytes: u32,
     /// Deliveries below this `seq` have been pushed.
     pub(crate) cursor: u64,
-    pub(crate) flights: VecDeque<Flight>,
+    pub(crate) flights: Flights,
     pub(crate) next_ping: Now,
-    /// Output bytes the peer's kernel has acknowledged, and since when that has not grown.
-    pub(crate) drained: u64,
-    pub(crate) drained_at: Now,
     pub(crate) door: Option<Box<DoorQueue>>,
     pub(crate) deadline: Deadline,
 }
@@ -97,7 +173,7 @@ impl Session {
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.flights.is_empty()
             || (self.flights.len() < usize::from(self.window)
-                && self.flight_bytes as usize + bytes <= WINDOW_BYTES)
+                && self.flights.bytes() + bytes <= WINDOW_BYTES)
     }
 
     /// After a failed round the window restarts at one and doubles with each acknowledgement.
