@@ -1,8 +1,8 @@
 //! The body of a write transaction: every change of rows, bodies and dead letters goes through a
 //! [`Batch`], so that counts, references and caps are right in one place.
 //!
-//! Owns: what each write means in SQL. Never: begin, commit or roll back; after an error, or without
-//! [`Batch::finish`], the transaction must be rolled back and the usage forgotten.
+//! Owns: what each write means in SQL. Never: begin, commit or roll back; after an error, or
+//! without [`Batch::finish`], the transaction must be rolled back and the usage forgotten.
 
 use std::collections::HashMap;
 
