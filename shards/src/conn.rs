@@ -86,6 +86,8 @@ pub(crate) struct Conn {
     /// Plaintext bytes queued ever, and those of them given to the engine.
     pub(crate) queued: u64,
     pub(crate) flushed: u64,
+    /// Of those, bytes whose send has ended.
+    pub(crate) completed: u64,
     /// When the socket last took something, or was given something while idle.
     pub(crate) progress_at: Now,
     pub(crate) deadline: Deadline,
@@ -111,6 +113,7 @@ impl Default for Conn {
             output: None,
             queued: 0,
             flushed: 0,
+            completed: 0,
             progress_at: Now(0),
             deadline: Deadline::default(),
         }
@@ -118,6 +121,11 @@ impl Default for Conn {
 }
 
 impl Conn {
+    /// Something is to be sent: what was queued, or what TLS itself has to say.
+    pub(crate) fn has_output(&self) -> bool {
+        self.output.is_some() || self.tls.as_ref().is_some_and(|tls| tls.has_output())
+    }
+
     /// Bytes waiting to be sent.
     pub(crate) fn backlog(&self) -> usize {
         (self.queued - self.flushed) as usize

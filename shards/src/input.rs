@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::conn::{Conn, Framing, Phase, writer};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
-use crate::limits::LOGIN_BYTES;
+use crate::limits::{HANDSHAKE_BYTES, LOGIN_BYTES};
 use crate::shard::Shard;
 use crate::tls::Tls;
 use crate::world::World;
@@ -64,32 +64,47 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.arm_receive(slot);
     }
 
-    pub(crate) fn received(&mut self, slot: Slot, buf: I::Buf, now: Now) {
+    pub(crate) fn received(&mut self, slot: Slot, mut buf: I::Buf, now: Now) {
         self.world.counters.bytes_in += buf.len() as u64;
-        let Some(conn) = self.world.conn(slot) else { return self.world.io.recycle(buf) };
-        conn.receiving = false;
-        if conn.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
-            if self.handshake_budget == 0 {
-                conn.receiving = true;
-                return self.handshakes.push_back((slot, buf));
+        if let Some(conn) = self.world.conn(slot) {
+            conn.receiving = false;
+            if !self.is_handshake_over_budget(slot, &buf, now) {
+                self.take_bytes(slot, &mut buf, now);
             }
-            self.handshake_budget -= 1;
         }
-        self.take_bytes(slot, buf, now);
+        self.world.io.recycle(buf);
+    }
+
+    /// Handshake bytes cost CPU before anybody has said who he is: they are counted, and wait for
+    /// a turn with budget left.
+    fn is_handshake_over_budget(&mut self, slot: Slot, bytes: &[u8], now: Now) -> bool {
+        let Some(conn) = self.world.conn(slot) else { return false };
+        if !conn.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            return false;
+        }
+        conn.early_bytes = conn.early_bytes.saturating_add(bytes.len() as u16);
+        if usize::from(conn.early_bytes) > HANDSHAKE_BYTES {
+            self.hang_up(slot, CloseReason::Tls, now);
+            return true;
+        }
+        if self.handshake_budget == 0 {
+            conn.receiving = true;
+            self.handshakes.push_back((slot, bytes.to_vec()));
+            return true;
+        }
+        self.handshake_budget -= 1;
+        false
     }
 
     /// Handshakes that were over the budget of the turn before.
     pub(crate) fn take_handshakes(&mut self, now: Now) {
         while self.handshake_budget > 0
-            && let Some((slot, buf)) = self.handshakes.pop_front()
+            && let Some((slot, mut bytes)) = self.handshakes.pop_front()
         {
             self.handshake_budget -= 1;
-            match self.world.conn(slot) {
-                Some(conn) => {
-                    conn.receiving = false;
-                    self.take_bytes(slot, buf, now);
-                }
-                None => self.world.io.recycle(buf),
+            if let Some(conn) = self.world.conn(slot) {
+                conn.receiving = false;
+                self.take_bytes(slot, &mut bytes, now);
             }
         }
     }
@@ -111,31 +126,26 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
-    fn take_bytes(&mut self, slot: Slot, mut buf: I::Buf, now: Now) {
-        let published = self.home.counters.publishes;
-        let Some(conn) = self.world.conn(slot) else { return self.world.io.recycle(buf) };
+    fn take_bytes(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let Some(conn) = self.world.conn(slot) else { return };
         match &mut conn.tls {
-            None => self.feed(slot, &mut buf, now),
+            None => self.feed(slot, bytes, now),
             Some(tls) => {
                 let mut plain = std::mem::take(&mut self.plain);
                 plain.clear();
-                let opened = tls.open(&buf, &mut plain);
+                let opened = tls.open(bytes, &mut plain);
+                if !tls.is_handshaking() && conn.phase == Phase::Upgrade && conn.spill.is_empty() {
+                    conn.early_bytes = 0;
+                }
                 self.world.mark_dirty(slot);
                 self.feed(slot, &mut plain, now);
                 self.plain = plain;
                 match opened {
                     Ok(false) => {}
                     Ok(true) => self.receive_ended(slot, None, now),
-                    Err(_) => {
-                        self.home.ended(slot, CloseReason::Tls, now, &mut self.world);
-                        self.world.close(slot, CloseReason::Tls);
-                    }
+                    Err(_) => self.hang_up(slot, CloseReason::Tls, now),
                 }
             }
-        }
-        self.world.io.recycle(buf);
-        if self.home.counters.publishes != published && self.world.under_pressure() {
-            self.hold(slot);
         }
         self.arm_receive(slot);
         self.world.finish_closing(slot);
@@ -153,7 +163,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     /// Parses plaintext of a connection, after what is left from before, and keeps what is not a
-    /// whole packet yet.
+    /// whole packet yet, or must wait because the queues behind it are full.
     pub(crate) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
         let mut spill = std::mem::take(&mut conn.spill);
@@ -179,6 +189,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             let rest = &mut bytes[at..];
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let consumed = match (conn.phase, &mut conn.framing) {
+                _ if conn.held => return at,
                 (Phase::Authenticating | Phase::HandingOver, _) => return at,
                 (Phase::Upgrade, _) => self.parse_upgrade(slot, rest),
                 (Phase::Closing, Framing::Ws(_)) => {
@@ -262,6 +273,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         while at < bytes.len() {
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let message_max = match conn.phase {
+                Phase::Online if conn.held => return at,
                 Phase::Online => conn.protocol.id().packet_max(),
                 Phase::Login => LOGIN_BYTES,
                 _ => return at,
@@ -342,6 +354,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
         match (phase, conn.protocol.decode(&self.world.config.protocols, bytes)) {
             (Phase::Online, Ok(packet)) => {
                 self.home.packet(slot, &packet, now, &mut self.world);
+                if matches!(packet, Packet::Publish(_)) && self.world.under_pressure() {
+                    self.hold(slot);
+                }
             }
             (Phase::Online, Err(error)) => {
                 self.world.counters.count_malformed(error.what);

@@ -43,8 +43,9 @@ pub const DEDUP_DOOR_IDS: usize = 1 << 16;
 pub const GROUP_WAITING: usize = 4096;
 /// Groups whose members one shard keeps.
 pub const GROUP_CACHE: usize = 4096;
-/// Members of a group; more make a publish fail. 1 MiB of ids.
-pub const GROUP_MEMBERS: usize = 1 << 18;
+/// Members of a group; more make a publish fail. One publish may queue as many store requests,
+/// some 100 B each, before its publisher is held.
+pub const GROUP_MEMBERS: usize = 1 << 16;
 /// Group messages remembered per shard whose delivery failed for some members.
 pub const GROUP_UNFINISHED: usize = 1024;
 
@@ -62,6 +63,8 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 
 /// Bytes accepted before the login is complete (the upgrade request has its own cap in `codec`).
 pub const LOGIN_BYTES: usize = 4 * 1024;
+/// TLS handshake bytes of a peer. Client hellos stay below 2 KiB, certificates are not asked for.
+pub const HANDSHAKE_BYTES: usize = 16 * 1024;
 /// Longest user name: open authentication keeps it with the session.
 pub const NAME_BYTES: usize = 255;
 /// How long a connection that is being closed may take to drain and say goodbye.

@@ -130,8 +130,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// Passes the descriptor on as soon as nothing is in flight on it.
     pub(crate) fn start_hand_over(&mut self, slot: Slot) {
         let Some(conn) = self.world.conn(slot) else { return };
-        let tls_output = conn.tls.as_ref().is_some_and(|tls| tls.has_output());
-        if conn.sending || conn.output.is_some() || tls_output {
+        if conn.sending || conn.has_output() {
             return self.world.mark_dirty(slot);
         }
         let wait = conn.wait.as_ref().and_then(|wait| wait.hand_over.as_ref());

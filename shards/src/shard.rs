@@ -54,8 +54,9 @@ pub struct Shard<I: Io, B: Backend> {
     pub(crate) hand_overs: u64,
     /// Logins at the authenticator.
     pub(crate) logins_pending: u32,
-    /// Connections whose handshake bytes wait for the next turn's budget.
-    pub(crate) handshakes: VecDeque<(Slot, I::Buf)>,
+    /// Connections whose handshake bytes wait for the next turn's budget: one receive each, copied
+    /// out of the pool that everybody needs.
+    pub(crate) handshakes: VecDeque<(Slot, Vec<u8>)>,
     pub(crate) handshake_budget: u32,
     /// Publishers not read until a queue behind them has room.
     pub(crate) held: Vec<Slot>,
@@ -92,6 +93,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 dirty: Vec::new(),
                 resumed: Vec::new(),
                 waiting_requests: VecDeque::new(),
+                refused_groups: Vec::new(),
                 pool: BatchPool::default(),
                 frames: FrameCache::default(),
                 live: 0,
@@ -136,7 +138,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.take_controls();
         busy |= self.fire_timers(now);
         self.drain(now);
-        self.resume_reading();
+        self.resume_reading(now);
         self.flush();
         self.set_accepting();
         let wait = self.how_long(busy, now);
@@ -182,7 +184,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             Completion::Unsent { slot, bytes } => {
                 // Under TLS the socket holds more bytes than were queued: counting them as plaintext
                 // errs towards waiting.
-                if let Some(sent) = self.world.conn(slot).map(|conn| conn.flushed) {
+                if let Some(sent) = self.world.conn(slot).map(|conn| conn.completed) {
                     let unsent = u64::from(bytes.unwrap_or(0));
                     self.home.unsent(slot, sent, unsent, now, &mut self.world);
                 }
@@ -196,6 +198,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn sent(&mut self, slot: Slot, now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
         conn.sending = false;
+        conn.completed = conn.flushed;
         let (offset, phase) = (conn.flushed, conn.phase);
         self.home.sent(slot, offset, now, &mut self.world);
         match phase {
@@ -204,7 +207,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             _ => self.arm_receive(slot),
         }
         // What was queued meanwhile goes out at the end of this turn.
-        if self.world.conn(slot).is_some_and(|conn| conn.output.is_some()) {
+        if self.world.conn(slot).is_some_and(|conn| conn.has_output()) {
             self.world.mark_dirty(slot);
         }
     }
@@ -247,6 +250,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     fn take_replies(&mut self, now: Now) -> bool {
+        for group in std::mem::take(&mut self.world.refused_groups) {
+            let unavailable = Err(storage::StoreError::Unavailable);
+            self.home.members(group, unavailable, now, &mut self.world);
+        }
         for _ in 0..TURN_REPLIES {
             let Some(reply) = self.world.backend.poll() else {
                 self.world.submit_waiting();
@@ -315,7 +322,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     fn drain(&mut self, now: Now) {
-        if self.draining.is_none() || self.drained {
+        if self.draining.is_none() {
             return;
         }
         let sessions_gone = self.home.drain(TURN_DRAIN, now, &mut self.world);
@@ -332,12 +339,13 @@ impl<I: Io, B: Backend> Shard<I, B> {
         for slot in others {
             self.world.close(slot, codec::CloseReason::Shutdown);
         }
-        self.drained = self.world.live == 0
+        let quiet = self.world.live == 0
             && self.home.is_quiet()
             && self.arrivals.is_empty()
             && self.world.waiting_requests.is_empty()
             && self.world.mesh.waiting() == 0;
-        if self.drained
+        if quiet
+            && !std::mem::replace(&mut self.drained, true)
             && let Some(reply) = &self.draining
         {
             // Whoever has given up waiting stops us all the same.
@@ -345,7 +353,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
-    fn resume_reading(&mut self) {
+    fn resume_reading(&mut self, now: Now) {
         for slot in std::mem::take(&mut self.world.resumed) {
             self.arm_receive(slot);
         }
@@ -354,6 +362,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 if let Some(conn) = self.world.conn(slot) {
                     conn.held = false;
                 }
+                self.feed(slot, &mut [], now);
                 self.arm_receive(slot);
             }
         }
@@ -398,6 +407,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             || self.stopped
             || self.lagging
             || !self.world.dirty.is_empty()
+            || !self.world.refused_groups.is_empty()
             || !self.handshakes.is_empty();
         if more || !self.world.mesh.prepare_sleep() {
             return Wait::Poll;

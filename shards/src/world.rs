@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use codec::ws::{self, Opcode};
-use codec::{CloseReason, Message, Outgoing, ProtocolId, Target, TenantId};
+use codec::{CloseReason, GroupKey, Message, Outgoing, ProtocolId, Target, TenantId};
 use storage::Request;
 
 use crate::backend::Backend;
@@ -38,6 +38,8 @@ pub(crate) struct World<I: Io, B: Backend> {
     pub(crate) resumed: Vec<Slot>,
     /// Requests for which the sidecar's queue had no room, in order.
     pub(crate) waiting_requests: VecDeque<Request>,
+    /// Groups whose members nobody could be asked for: answered as unavailable.
+    pub(crate) refused_groups: Vec<GroupKey>,
     pub(crate) pool: BatchPool,
     pub(crate) frames: FrameCache,
     /// Connections that are not free.
@@ -69,8 +71,7 @@ impl<I: Io, B: Backend> World<I, B> {
             return;
         }
         conn.dirty = false;
-        let tls_output = conn.tls.as_ref().is_some_and(|tls| tls.has_output());
-        if conn.sending || conn.phase == Phase::Closed || !(conn.output.is_some() || tls_output) {
+        if conn.sending || conn.phase == Phase::Closed || !conn.has_output() {
             return;
         }
         conn.flushed = conn.queued;
@@ -120,7 +121,7 @@ impl<I: Io, B: Backend> World<I, B> {
         let Some(conn) = self.conn(slot).filter(|conn| conn.phase == Phase::Closing) else {
             return;
         };
-        let drained = !conn.sending && conn.output.is_none();
+        let drained = !conn.sending && !conn.has_output();
         let waits = matches!(conn.framing, Framing::Ws(_)) && !conn.peer_done;
         if drained && !waits {
             self.close_now(slot);
@@ -197,9 +198,7 @@ impl<I: Io, B: Backend> World<I, B> {
             ws::encode_close(out, Some(code), None);
             conn.queued += (out.len() - before) as u64;
         }
-        if let Some(tls) = &mut conn.tls
-            && conn.phase != Phase::Upgrade
-        {
+        if let Some(tls) = conn.tls.as_mut().filter(|tls| !tls.is_handshaking()) {
             tls.close();
         }
     }
@@ -279,6 +278,13 @@ impl<I: Io, B: Backend> Effects for World<I, B> {
     }
 
     fn store(&mut self, request: Request) {
+        // Member lists have a queue of their own, which must not hold up the store's.
+        if let Request::Members { group } = request {
+            if self.backend.submit(request).is_err() {
+                self.refused_groups.push(group);
+            }
+            return;
+        }
         if !self.waiting_requests.is_empty() {
             return self.waiting_requests.push_back(request);
         }

@@ -108,7 +108,7 @@ impl Home {
                     copies: 1,
                     sent: false,
                 };
-                session.flights.push(flight, now, &mut self.spare_flights);
+                session.flights.push(flight, &mut self.spare_flights);
                 delivery.flights += 1;
                 self.counters.pushes += 1;
             }
@@ -306,6 +306,7 @@ impl Home {
         while session.flights.iter().next().is_some_and(|flight| flight.sent)
             && let Some(flight) = session.flights.remove(0, &mut self.spare_flights)
         {
+            session.widen();
             done.push(flight.seq);
         }
         for seq in done {

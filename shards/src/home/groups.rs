@@ -61,6 +61,12 @@ impl Groups {
         }
     }
 
+    fn take_unfinished(&mut self, hash: IdHash) -> Option<Arc<[UserId]>> {
+        let users = self.unfinished.remove(&hash)?;
+        self.unfinished_order.retain(|other| *other != hash);
+        Some(users)
+    }
+
     fn remember_unfinished(&mut self, hash: IdHash, users: Arc<[UserId]>) {
         if self.unfinished.insert(hash, users).is_none() {
             self.unfinished_order.push_back(hash);
@@ -154,6 +160,8 @@ impl Home {
     /// One request to every shard with recipients.
     fn fan_out(&mut self, key: GroupKey, job: Job, now: Now, fx: &mut impl Effects) {
         let sender = sender_of(&job.message);
+        let hash = self.unfinished_hash(&job.message, key);
+        let again = self.groups.take_unfinished(hash);
         let Some(members) = self.groups.groups.get(&key).and_then(|group| group.members.as_ref())
         else {
             return self.settle(job.owed, sender, false, fx);
@@ -164,8 +172,6 @@ impl Home {
             self.counters.not_a_member += 1;
             return self.settle(job.owed, sender, true, fx);
         }
-        let hash = self.unfinished_hash(&job.message, key);
-        let again = self.groups.unfinished.remove(&hash);
         let chosen: Box<[Arc<[UserId]>]> = match (again, &job.part) {
             (Some(users), _) => by_shard(key, users.iter().copied(), self.config.shards),
             (None, Some(part)) => {
@@ -234,19 +240,21 @@ impl Home {
         self.settle(fan.owed, fan.sender, safe, fx);
     }
 
-    /// Keeps the cache in its bound: idle groups go when it is full.
+    /// Keeps the cache in its bound: an idle group goes when it is full.
     fn make_room_for_group(&mut self, key: GroupKey) {
         let groups = &mut self.groups.groups;
         if groups.len() >= GROUP_CACHE && !groups.contains_key(&key) {
-            groups.retain(|_, group| group.loading || !group.waiting.is_empty());
+            let idle = groups.iter().find(|(_, g)| !g.loading && g.waiting.is_empty());
+            if let Some(key) = idle.map(|(key, _)| *key) {
+                groups.remove(&key);
+            }
         }
     }
 
     fn unfinished_hash(&self, message: &Message, group: GroupKey) -> IdHash {
+        let sender = message.from.map_or(u64::MAX, |from| u64::from(from.id.0));
         let hash = self.hasher.hash(codec::PublishKind::Group, group.id.0, &message.id);
-        let sender = message
-            .from
-            .map_or(u64::MAX, |from| u64::from(from.tenant.0) << 32 | u64::from(from.id.0));
+        let hash = self.hasher.with_sender(hash, u64::from(group.tenant.0));
         self.hasher.with_sender(hash, sender)
     }
 }

@@ -73,8 +73,18 @@ impl Home {
         let routed = |tenant, protocol, from| Routed { tenant, protocol, from, publish };
         if session.kind == Kind::Door {
             let (tenant, protocol) = fx.origin(slot);
-            let request = self.open_door_request(slot, publish, now, fx);
-            return self.route(&routed(tenant, protocol, None), request, now, fx);
+            let number = self.open_door_request(slot, publish, now, fx);
+            let (kind, id) = (publish.to.kind(), publish.id);
+            let origin = Origin::Door { number };
+            let request = match at_once {
+                true => ShardMessage::NO_REPLY,
+                false => self.pendings.insert(Pending { slot, kind, id, origin }),
+            };
+            self.route(&routed(tenant, protocol, None), request, now, fx);
+            if at_once {
+                self.door_answer(slot, number, true, fx);
+            }
+            return;
         }
         let index = session.user;
         let key = self.users.at(index).key;
@@ -307,8 +317,8 @@ impl Home {
         let user = self.users.at(index);
         let first = user.dedup.is_none();
         let dedup = user.dedup.get_or_insert_with(|| Box::new(Dedup::new(DEDUP_IDS)));
+        self.dedup_ids -= dedup.expire(now);
         let before = dedup.len();
-        dedup.expire(now);
         if self.dedup_ids >= DEDUP_SHARD_IDS {
             if dedup.len() == 0 {
                 // No room for anyone's first id: this sender's resends may be delivered twice.
@@ -352,6 +362,7 @@ impl Home {
         }
     }
 
+    /// The request's number on its connection.
     fn open_door_request(
         &mut self,
         slot: Slot,
@@ -366,7 +377,7 @@ impl Home {
         door.entries.push_back(DoorEntry { kind, id, since: now, outcome: None });
         debug_assert!(door.entries.len() <= 4 * usize::from(DOOR_OUTSTANDING));
         session.deadline.want(fx, Timer::Session(slot), now.plus_ms(DOOR_DEADLINE_MS));
-        self.pendings.insert(Pending { slot, kind, id, origin: Origin::Door { number } })
+        number
     }
 
     /// The door answers in the order of the requests; one that failed ends the connection when it

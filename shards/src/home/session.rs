@@ -49,9 +49,10 @@ pub(crate) struct Flights(Option<Box<Flying>>);
 pub(crate) struct Flying {
     queue: VecDeque<Flight>,
     body_bytes: usize,
-    /// Output bytes the peer's kernel has acknowledged, and since when that has not grown.
+    /// Output bytes the peer's kernel has acknowledged, and since when that has not grown although
+    /// there was more.
     drained: u64,
-    drained_at: Now,
+    stalled: Option<Now>,
 }
 
 /// Allocations kept for the next flights, so that a message in flight costs none.
@@ -82,12 +83,8 @@ impl Flights {
         self.0.iter_mut().flat_map(|flying| &mut flying.queue)
     }
 
-    pub(crate) fn push(&mut self, flight: Flight, now: Now, pool: &mut FlightPool) {
-        let flying = self.0.get_or_insert_with(|| {
-            let mut flying = pool.0.pop().unwrap_or_default();
-            flying.drained_at = now;
-            flying
-        });
+    pub(crate) fn push(&mut self, flight: Flight, pool: &mut FlightPool) {
+        let flying = self.0.get_or_insert_with(|| pool.0.pop().unwrap_or_default());
         flying.body_bytes += flight.body_bytes as usize;
         flying.queue.push_back(flight);
     }
@@ -103,20 +100,21 @@ impl Flights {
             && idle.queue.capacity() <= usize::from(WINDOW_MESSAGES)
         {
             idle.drained = 0;
+            idle.stalled = None;
             pool.0.push(idle);
         }
         Some(flight)
     }
 
     /// The peer's kernel has acknowledged output up to `drained`; `false` if nothing has drained
-    /// for `limit_ms`, although something is left.
+    /// for `limit_ms`, although something is `left`.
     pub(crate) fn progress(&mut self, drained: u64, left: bool, now: Now, limit_ms: u64) -> bool {
         let Some(flying) = &mut self.0 else { return true };
         if drained > flying.drained || !left {
-            flying.drained = drained;
-            flying.drained_at = now;
+            flying.drained = drained.max(flying.drained);
+            flying.stalled = left.then_some(now);
         }
-        now.ms_since(flying.drained_at) < limit_ms
+        now.ms_since(*flying.stalled.get_or_insert(now)) < limit_ms
     }
 }
 
