@@ -8,14 +8,14 @@ use std::thread::JoinHandle;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shards::Mesh;
-use shards::limits::MESH_RING;
+use shards::limits::mesh_ring;
 use shards::mesh::ShardMessage;
 
 /// Requests leave in turns of `batch`; the next turn begins when all are answered.
 fn round_trips(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("mesh/there and back");
     let (mut here, peer) = pair();
-    for batch in [1, 16, MESH_RING as u32] {
+    for batch in [1, 16, mesh_ring(2) as u32] {
         group.throughput(Throughput::Elements(u64::from(batch)));
         let name = if batch == 1 { "ping-pong" } else { "batched" };
         group.bench_function(BenchmarkId::new(name, batch), |bencher| {
@@ -62,7 +62,7 @@ fn stream(criterion: &mut Criterion) {
 
 /// Without another thread: what the calls themselves cost.
 fn one_thread(criterion: &mut Criterion) {
-    let mut ends = Mesh::wire(2, MESH_RING);
+    let mut ends = Mesh::wire(2, mesh_ring(2));
     let (mut there, mut here) = (ends.pop().expect("two ends"), ends.pop().expect("two ends"));
     let mut group = criterion.benchmark_group("mesh/one thread");
     group.throughput(Throughput::Elements(u64::from(TURN)));
@@ -111,7 +111,7 @@ impl Peer {
 }
 
 fn pair() -> (Mesh, Peer) {
-    let mut ends = Mesh::wire(2, MESH_RING);
+    let mut ends = Mesh::wire(2, mesh_ring(2));
     let there = ends.pop().expect("two ends");
     (ends.pop().expect("two ends"), Peer::start(there))
 }

@@ -9,7 +9,7 @@ use codec::ws::{self, Event, Opcode, Role, Ws, handshake};
 use codec::{CloseReason, Decoded, Packet};
 
 use crate::backend::Backend;
-use crate::conn::{Conn, Framing, Phase, writer};
+use crate::conn::{Conn, Framing, Phase};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
 use crate::limits::{HANDSHAKE_BYTES, LOGIN_BYTES};
@@ -225,32 +225,24 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// `None`: more is needed.
     fn parse_upgrade(&mut self, slot: Slot, bytes: &[u8]) -> Option<usize> {
-        let World { conns, config, pool, .. } = &mut self.world;
-        let conn = conns.entry(slot.index);
+        let World { conns, config, .. } = &self.world;
+        let conn = conns.get(slot.index)?;
         let listener = config.listeners.get(usize::from(conn.listener))?;
         let paths = listener.ws_paths.as_deref().unwrap_or_default();
         let seen = usize::from(conn.early_bytes);
-        let answer = match handshake::parse_upgrade(bytes, seen, paths) {
-            Ok(Decoded::NeedMore { .. }) => return None,
-            answer => answer,
-        };
         let is_door = listener.protocol.is_door();
-        let out = writer(&mut conn.output, pool);
-        let before = out.len();
-        let consumed = match answer {
+        let consumed = match handshake::parse_upgrade(bytes, seen, paths) {
+            Ok(Decoded::NeedMore { .. }) => return None,
             Ok(Decoded::Frame { value, consumed }) => {
-                handshake::write_accept(out, value.key, None);
+                self.world.write(slot, |out| handshake::write_accept(out, value.key, None));
                 Some(consumed)
             }
-            Ok(Decoded::NeedMore { .. }) => None,
             Err(refusal) => {
-                refusal.write(out);
+                self.world.write(slot, |out| refusal.write(out));
                 None
             }
         };
-        conn.queued += (out.len() - before) as u64;
-        conn.early_bytes = 0;
-        self.world.mark_dirty(slot);
+        self.world.conns.entry(slot.index).early_bytes = 0;
         let Some(consumed) = consumed else {
             self.world.close(slot, CloseReason::UpgradeRefused);
             return Some(bytes.len());
@@ -305,21 +297,17 @@ impl<I: Io, B: Backend> Shard<I, B> {
             }
             Event::Message { .. } => self.hang_up(slot, CloseReason::TextMessage, now),
             Event::Ping(payload) => {
-                let Some(conn) = self.world.conns.get_mut(slot.index) else { return };
-                let out = writer(&mut conn.output, &mut self.world.pool);
-                let before = out.len();
-                ws::encode_control(out, Opcode::Pong, &payload, None);
-                conn.queued += (out.len() - before) as u64;
-                self.world.mark_dirty(slot);
+                let pong = |out: &mut Vec<u8>| {
+                    ws::encode_control(out, Opcode::Pong, &payload, None);
+                };
+                self.world.write(slot, pong);
             }
             Event::Pong(_) => {}
             Event::Close { code, .. } => {
-                let Some(conn) = self.world.conns.get_mut(slot.index) else { return };
-                conn.peer_done = true;
-                let out = writer(&mut conn.output, &mut self.world.pool);
-                let before = out.len();
-                ws::encode_close(out, code, None);
-                conn.queued += (out.len() - before) as u64;
+                if let Some(conn) = self.world.conn(slot) {
+                    conn.peer_done = true;
+                }
+                self.world.write(slot, |out| ws::encode_close(out, code, None));
                 self.home.ended(slot, CloseReason::PeerClosed, now, &mut self.world);
                 self.world.close_after_peer(slot);
             }

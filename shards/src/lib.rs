@@ -1,7 +1,7 @@
 //! The per-core engine: the ring loop, connections, sessions, delivery, the mesh between shards.
 //!
 //! ```text
-//!   kernel --io--> shard --input--> home (sessions, deliveries, groups) --world--> io, mesh, sidecar
+//!   kernel --io--> shard --input--> home: sessions, deliveries --world--> io, mesh, sidecar
 //! ```
 //!
 //! Owns: sockets, buffers, timers, and the sessions of the users whose home this shard is.

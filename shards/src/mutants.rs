@@ -1,5 +1,5 @@
 //! Deliberate bugs, for the test of the tests: `tests/sim_mutants.rs` switches them on one by one
-//! and the simulator must catch each. Without the `sim` feature every question is a constant `false`.
+//! and the simulator must catch each. Without the `sim` feature every answer is a constant `false`.
 
 /// A bug that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -182,7 +182,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.lost(slot, codec::CloseReason::SocketError, now);
             }
             Completion::Unsent { slot, bytes } => {
-                // Under TLS the socket holds more bytes than were queued: counting them as plaintext
+                // Under TLS the socket holds more bytes than were queued: taking them for plaintext
                 // errs towards waiting.
                 if let Some(sent) = self.world.conn(slot).map(|conn| conn.completed) {
                     let unsent = u64::from(bytes.unwrap_or(0));

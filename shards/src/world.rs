@@ -184,20 +184,29 @@ impl<I: Io, B: Backend> World<I, B> {
         !self.waiting_requests.is_empty() || self.mesh.is_congested() || self.backend.load() > 0.5
     }
 
+    /// Queues bytes that are no packet: HTTP, ws control frames.
+    pub(crate) fn write(&mut self, slot: Slot, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.conn(slot).is_none() {
+            return;
+        }
+        let conn = self.conns.entry(slot.index);
+        let out = writer(&mut conn.output, &mut self.pool);
+        let before = out.len();
+        write(out);
+        conn.queued += (out.len() - before) as u64;
+        self.mark_dirty(slot);
+    }
+
     fn last_words(&mut self, slot: Slot, reason: CloseReason) {
         let spoken = matches!(self.conn(slot).map(|conn| conn.phase), Some(Phase::Online));
         if spoken {
             self.transmit(slot, &Outgoing::Goodbye(reason));
         }
-        let Some(conn) = self.conns.get_mut(slot.index) else { return };
-        if matches!(conn.framing, Framing::Ws(_))
-            && let Some(code) = reason.ws_code()
-        {
-            let out = writer(&mut conn.output, &mut self.pool);
-            let before = out.len();
-            ws::encode_close(out, Some(code), None);
-            conn.queued += (out.len() - before) as u64;
+        let over_ws = self.conn(slot).is_some_and(|conn| matches!(conn.framing, Framing::Ws(_)));
+        if over_ws && let Some(code) = reason.ws_code() {
+            self.write(slot, |out| ws::encode_close(out, Some(code), None));
         }
+        let Some(conn) = self.conns.get_mut(slot.index) else { return };
         if let Some(tls) = conn.tls.as_mut().filter(|tls| !tls.is_handshaking()) {
             tls.close();
         }

@@ -68,7 +68,7 @@ impl Home {
             return;
         }
         delivery.kept = Kept::Storing;
-        self.append(index, &delivery, fx);
+        self.append(index, delivery.seq, Arc::clone(&delivery.message), fx);
         let ack_now = mutants::on(Mutant::AckBeforeCommit);
         if ack_now {
             self.settle(std::mem::replace(&mut delivery.owed, Owed::Nobody), to, true, fx);
@@ -267,7 +267,7 @@ impl Home {
             if waiting(delivery) {
                 delivery.kept = Kept::Storing;
                 let append = (delivery.seq, Arc::clone(&delivery.message));
-                self.append_row(index, append.0, append.1, fx);
+                self.append(index, append.0, append.1, fx);
             }
         }
         None
@@ -326,11 +326,7 @@ impl Home {
         user.inbox = Some(inbox);
     }
 
-    fn append(&mut self, index: u32, delivery: &Delivery, fx: &mut impl Effects) {
-        self.append_row(index, delivery.seq, Arc::clone(&delivery.message), fx);
-    }
-
-    pub(super) fn append_row(
+    pub(super) fn append(
         &mut self,
         index: u32,
         seq: u64,

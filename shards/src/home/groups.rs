@@ -129,7 +129,8 @@ impl Home {
         }
     }
 
-    pub(super) fn members_loaded(
+    /// The members of a group, or that nobody knows them now.
+    pub fn members(
         &mut self,
         key: GroupKey,
         result: Result<Arc<[UserId]>, StoreError>,

@@ -1,7 +1,7 @@
 //! Sessions come and go: login, replacement, heartbeat, retries, the end.
 
 use codec::{CloseReason, Outgoing, Refusal, UserKey};
-use storage::{Append, DeadReason, Request};
+use storage::{DeadReason, Request};
 
 use crate::config::DuplicatePolicy;
 use crate::home::Home;
@@ -344,7 +344,6 @@ impl Home {
     /// The last terminal has gone: what the store does not have is appended, oldest first.
     fn all_to_store(&mut self, index: u32, fx: &mut impl Effects) {
         let user = self.users.at(index);
-        let key = user.key;
         let Some(inbox) = &mut user.inbox else { return };
         let appends = inbox.go_offline();
         inbox.invariants();
@@ -352,9 +351,7 @@ impl Home {
             return;
         }
         for (seq, message) in appends {
-            let binding = self.users.at(index).name.clone();
-            self.counters.appends += 1;
-            fx.store(Request::Append(Append { user: key, seq, message, binding }));
+            self.append(index, seq, message, fx);
         }
     }
 }

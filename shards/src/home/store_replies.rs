@@ -1,8 +1,6 @@
 //! What the store answered.
 
-use std::sync::Arc;
-
-use codec::{GroupKey, UserId, UserKey};
+use codec::UserKey;
 use storage::{Row, StoreError};
 
 use crate::home::Home;
@@ -93,17 +91,6 @@ impl Home {
         user.deadline.want(fx, Timer::User(key), now.plus_ms(self.config.persist_after_ms));
         self.push_user(index, now, fx);
         self.tidy_user(index, fx);
-    }
-
-    /// The members of a group, or that nobody knows them now.
-    pub fn members(
-        &mut self,
-        group: GroupKey,
-        result: Result<Arc<[UserId]>, StoreError>,
-        now: Now,
-        fx: &mut impl Effects,
-    ) {
-        self.members_loaded(group, result, now, fx);
     }
 
     /// Another process changed the store: group members are read again at their next use.
