@@ -276,6 +276,23 @@ impl Client {
         assert_eq!(self.next(), expected);
     }
 
+    /// Publishes to `user`, which is this client itself, and takes both the push and the
+    /// acknowledgement: which comes first depends on whether the store is asked.
+    #[track_caller]
+    pub(crate) fn note_to_self(&mut self, user: u32, id: MessageId, body: &str) {
+        self.publish(Want::User(user), id, body);
+        let (push, safe) = (Seen::Push { id, body: body.into() }, Seen::Ack(PublishKind::User, id));
+        let first = self.next();
+        if first == push {
+            self.ack(PublishKind::User, id);
+            self.expect(safe);
+        } else {
+            assert_eq!(first, safe);
+            self.expect(push);
+            self.ack(PublishKind::User, id);
+        }
+    }
+
     #[track_caller]
     pub(crate) fn expect_ack(&mut self, kind: PublishKind, id: MessageId) {
         self.expect(Seen::Ack(kind, id));

@@ -360,8 +360,8 @@ impl Gateway {
         get(self.site().admin(), path).unwrap_or_default()
     }
 
-    /// The sum of a metric over shards and labels, such as `ringpost_logins_total`. A name may go on
-    /// with the beginning of its labels.
+    /// The sum of a metric over shards and labels, such as `ringpost_logins_total`. A name may go
+    /// on with the beginning of its labels.
     #[track_caller]
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let (status, text) = self.get("/metrics");
