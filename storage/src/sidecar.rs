@@ -58,7 +58,7 @@ pub struct Config {
 /// Every bound of the sidecar.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Store requests of all shards waiting: some hundred milliseconds of work. The queue is
+    /// Store requests of all shards waiting: some tens of milliseconds of work. The queue is
     /// allocated at once, under 100 B each; bodies are shared with the shards, which bound them.
     pub store_queue_len_max: usize,
     /// Logins waiting, twice where there is a cache: for the front, then for an authenticator.
@@ -84,10 +84,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            store_queue_len_max: 8192,
+            store_queue_len_max: 2048,
             auth_queue_len_max: 1024,
             group_queue_len_max: 1024,
-            outstanding_len_max: 8192,
+            outstanding_len_max: 2048,
             batch_len_max: 1024,
             batch_bytes_max: 4 << 20,
             retained_len_max: 1 << 16,
