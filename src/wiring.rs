@@ -101,7 +101,8 @@ impl Sizes {
         };
         let uring = UringConfig {
             slots,
-            slot_reserve: (slots / 64).clamp(1, 256),
+            // The engine keeps one slot per listener whatever it is told: each has an accept armed.
+            slot_reserve: (slots / 64).clamp(1, 256).max(config.listeners.len() as u32),
             buffers: config.keys.limits.buffers_per_shard,
             ..UringConfig::default()
         };
