@@ -46,6 +46,13 @@ impl IdHasher {
     }
 }
 
+/// Where an id stands in its window, for [`Dedup::settle`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    hash: IdHash,
+    number: u32,
+}
+
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
@@ -95,7 +102,7 @@ impl Dedup {
     }
 
     /// Remembers a new id as pending. At the cap the oldest is forgotten.
-    pub(crate) fn insert(&mut self, hash: IdHash, request: u32, now: Now) {
+    pub(crate) fn insert(&mut self, hash: IdHash, request: u32, now: Now) -> Place {
         debug_assert!(request < FORGOTTEN && self.find(hash).is_none());
         if self.ring.len() >= self.cap {
             self.pop();
@@ -106,17 +113,16 @@ impl Dedup {
         self.index.insert_unique(hash[0], number, |&number| {
             ring[number.wrapping_sub(first) as usize].hash[0]
         });
+        Place { hash, number }
     }
 
-    /// The pending id became safe, or failed and is forgotten.
-    pub(crate) fn settle(&mut self, hash: IdHash, safe: bool) {
-        let (ring, first) = (&mut self.ring, self.first);
-        let found = self
-            .index
-            .find_entry(hash[0], |&number| ring[number.wrapping_sub(first) as usize].hash == hash);
-        let Ok(found) = found else { return };
-        ring[found.get().wrapping_sub(first) as usize].state = if safe { SAFE } else { FORGOTTEN };
-        if !safe {
+    /// The pending id became safe, or failed and is forgotten. Its place spares the usual case a
+    /// look into the index: an entry that was just made is still in the processor's cache.
+    pub(crate) fn settle(&mut self, place: Place, safe: bool) {
+        let entry = self.ring.get_mut(place.number.wrapping_sub(self.first) as usize);
+        let Some(entry) = entry.filter(|entry| entry.hash == place.hash) else { return };
+        entry.state = if safe { SAFE } else { FORGOTTEN };
+        if !safe && let Ok(found) = self.index.find_entry(place.hash[0], |&n| n == place.number) {
             found.remove();
         }
     }
@@ -159,11 +165,11 @@ mod tests {
     fn pending_safe_and_failed_ids_are_told_apart_until_they_age_out() {
         let mut window = Dedup::new(4);
         let hash = |n: u64| [n, n];
-        window.insert(hash(1), 10, Now(0));
-        window.insert(hash(2), 11, Now(0));
+        let first = window.insert(hash(1), 10, Now(0));
+        let second = window.insert(hash(2), 11, Now(0));
         assert_eq!(window.find(hash(1)), Some(Seen::Pending(10)));
-        window.settle(hash(1), true);
-        window.settle(hash(2), false);
+        window.settle(first, true);
+        window.settle(second, false);
         assert_eq!(window.find(hash(1)), Some(Seen::Safe));
         assert_eq!(window.find(hash(2)), None);
         window.insert(hash(2), 12, Now(0));

@@ -13,7 +13,7 @@ use codec::{
 use smallvec::SmallVec;
 
 use crate::home::Home;
-use crate::home::dedup::{Dedup, IdHash, Seen};
+use crate::home::dedup::{Dedup, IdHash, Place, Seen};
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::Owed;
 use crate::home::session::{DoorEntry, DoorQueue, Kind};
@@ -39,7 +39,7 @@ pub(crate) struct Pending {
 #[derive(Debug)]
 enum Origin {
     /// A user, and the id's place in his window.
-    User { user: UserKey, hash: IdHash },
+    User { user: UserKey, place: Option<Place> },
     /// The request's number on its door connection.
     Door { number: u32 },
 }
@@ -47,7 +47,7 @@ enum Origin {
 /// A (target, id) of the door that is being delivered, and everyone who asked for it.
 #[derive(Debug)]
 pub(crate) struct DoorId {
-    hash: IdHash,
+    place: Option<Place>,
     waiters: SmallVec<[(Owed, UserKey); 1]>,
 }
 
@@ -103,16 +103,19 @@ impl Home {
             }
             None if at_once => {
                 let request = ShardMessage::NO_REPLY;
-                self.remember(index, hash, 0, now, fx);
-                self.settle_window(key, hash, true);
+                let place = self.remember(index, hash, 0, now, fx);
+                self.settle_window(key, place, true);
                 fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
                 self.route(&routed, request, now, fx);
             }
             None => {
-                let origin = Origin::User { user: key, hash };
+                let origin = Origin::User { user: key, place: None };
                 let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
                 self.count_outstanding(slot, 1);
-                self.remember(index, hash, request, now, fx);
+                let place = self.remember(index, hash, request, now, fx);
+                if let Some(pending) = self.pendings.get_mut(request) {
+                    pending.origin = Origin::User { user: key, place };
+                }
                 self.route(&routed, request, now, fx);
             }
         }
@@ -126,8 +129,8 @@ impl Home {
         };
         self.counters.count_settled(safe);
         match pending.origin {
-            Origin::User { user, hash } => {
-                self.settle_window(user, hash, safe);
+            Origin::User { user, place } => {
+                self.settle_window(user, place, safe);
                 if self.session(pending.slot).is_none() {
                     return;
                 }
@@ -185,8 +188,11 @@ impl Home {
             },
             None => {
                 let waiters = SmallVec::from_elem((owed, user), 1);
-                let index = self.door_ids.insert(DoorId { hash, waiters });
-                self.door_window.insert(hash, index, now);
+                let index = self.door_ids.insert(DoorId { place: None, waiters });
+                let place = self.door_window.insert(hash, index, now);
+                if let Some(door) = self.door_ids.get_mut(index) {
+                    door.place = Some(place);
+                }
                 return Some(Owed::Door(index));
             }
         }
@@ -195,7 +201,9 @@ impl Home {
 
     pub(super) fn door_settled(&mut self, index: u32, safe: bool, fx: &mut impl Effects) {
         let Some(door) = self.door_ids.remove(index) else { return };
-        self.door_window.settle(door.hash, safe);
+        if let Some(place) = door.place {
+            self.door_window.settle(place, safe);
+        }
         for (owed, user) in door.waiters {
             self.settle(owed, user, safe, fx);
         }
@@ -302,7 +310,7 @@ impl Home {
         self.users.at(index).dedup.as_ref()?.find(hash)
     }
 
-    /// Puts a new id into the sender's window, within the shard's cap.
+    /// Puts a new id into the sender's window, within the shard's cap; `None`: no room.
     fn remember(
         &mut self,
         index: u32,
@@ -310,9 +318,9 @@ impl Home {
         request: u32,
         now: Now,
         fx: &mut impl Effects,
-    ) {
+    ) -> Option<Place> {
         if mutants::on(Mutant::NoDeduplication) {
-            return;
+            return None;
         }
         let user = self.users.at(index);
         let first = user.dedup.is_none();
@@ -324,23 +332,25 @@ impl Home {
                 // No room for anyone's first id: this sender's resends may be delivered twice.
                 user.dedup = None;
                 self.counters.dedup_full += 1;
-                return;
+                return None;
             }
             dedup.pop();
         }
-        dedup.insert(hash, request, now);
+        let place = dedup.insert(hash, request, now);
         self.dedup_ids = self.dedup_ids + dedup.len() - before;
         if first {
             let key = user.key;
             user.deadline.want(fx, Timer::User(key), now.plus_ms(DEDUP_MS));
         }
+        Some(place)
     }
 
-    fn settle_window(&mut self, user: UserKey, hash: IdHash, safe: bool) {
-        if let Some(index) = self.users.find(user)
+    fn settle_window(&mut self, user: UserKey, place: Option<Place>, safe: bool) {
+        if let Some(place) = place
+            && let Some(index) = self.users.find(user)
             && let Some(dedup) = &mut self.users.at(index).dedup
         {
-            dedup.settle(hash, safe);
+            dedup.settle(place, safe);
         }
     }
 
