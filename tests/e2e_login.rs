@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use codec::PublishKind::User;
 use codec::binary::client::Tail;
-use common::{Client, Gateway, Seen, Setup, Want, connect_packet, hear, id};
+use common::{Client, Door, Gateway, Seen, Setup, Stream, Want, connect_packet, hear, id};
 
 #[track_caller]
 fn expect_denied(gateway: &Gateway, name: &str, password: &str) {
@@ -262,4 +262,31 @@ fn other_paths_and_plain_http_are_refused() {
         BufReader::new(stream).read_line(&mut line).expect("an answer");
         assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {line}");
     }
+}
+
+#[test]
+fn both_protocols_are_served_on_every_transport() {
+    let gateway = Setup::new()
+        .shards(2)
+        .listener("binary", "tls")
+        .listener("binary-publish", "tls")
+        .listener("binary-publish", "ws")
+        .listener("binary-publish", "wss")
+        .start();
+    let address = |at| gateway.site().listener(at);
+    let mut client = Door::new(Stream::tls(address(0), true));
+    client.send([&connect_packet("u1", "x", Tail::Plain)[..]]);
+    client.expect(Seen::ConnectAck(0));
+    client.publish(Want::User(7), id(0), "from a client on tls");
+    client.expect_ack(User, id(0));
+
+    let mut door = Door::new(Stream::tls(address(1), true));
+    door.publish(Want::User(7), id(1), "through the door on tls");
+    door.expect_ack(User, id(1));
+    let ws = Client::upgrade(Stream::plain(address(2)), "ws://localhost/ws");
+    let wss = Client::upgrade(Stream::tls(address(3), true), "wss://localhost/wss");
+    for (mut door, n) in [(ws, 2), (wss, 3)] {
+        door.publish_safely(Want::User(7), id(n), "through the door on ws");
+    }
+    assert_eq!(gateway.login(7).take_pushes(4), [id(0), id(1), id(2), id(3)]);
 }

@@ -25,12 +25,13 @@ pub(crate) const PASSWORD: &str = "secret";
 #[derive(Debug)]
 pub(crate) struct Setup {
     keys: Vec<(String, String)>,
+    listeners: Vec<(&'static str, &'static str)>,
     commands: Vec<Vec<String>>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        let setup = Self { keys: Vec::new(), commands: Vec::new() };
+        let setup = Self { keys: Vec::new(), listeners: Vec::new(), commands: Vec::new() };
         setup.set("node.shards", 1).set("auth.mode", "\"open\"")
     }
 
@@ -43,6 +44,12 @@ impl Setup {
 
     pub(crate) fn shards(self, count: u16) -> Self {
         self.set("node.shards", count)
+    }
+
+    /// One more listener; its address is [`Site::listener`] of the number of those before it.
+    pub(crate) fn listener(mut self, protocol: &'static str, transport: &'static str) -> Self {
+        self.listeners.push((protocol, transport));
+        self
     }
 
     /// Retries after 150 ms, twice: a client that never acknowledges is closed after half a second.
@@ -81,20 +88,22 @@ pub(crate) struct Site {
     ports: Ports,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Ports {
     ws: u16,
     wss: u16,
     tcp: u16,
     door: u16,
     admin: u16,
+    more: Vec<u16>,
 }
 
 impl Site {
     pub(crate) fn new(setup: Setup) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = own_address();
-        let site = Self { folder, setup, address, ports: Ports::free(address) };
+        let ports = Ports::free(address, setup.listeners.len());
+        let site = Self { folder, setup, address, ports };
         site.write_configuration();
         for command in &site.setup.commands {
             let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -105,7 +114,7 @@ impl Site {
 
     /// Changes a key; counts from the next start (or SIGHUP).
     pub(crate) fn set(&mut self, key: &str, value: impl ToString) {
-        let setup = Setup { keys: std::mem::take(&mut self.setup.keys), commands: Vec::new() };
+        let setup = Setup { keys: std::mem::take(&mut self.setup.keys), ..Setup::new() };
         self.setup.keys = setup.set(key, value).keys;
         self.write_configuration();
     }
@@ -150,7 +159,7 @@ impl Site {
             }
             // Somebody took a port between our look and the start.
             self = gateway.into_site();
-            self.ports = Ports::free(self.address);
+            self.ports = Ports::free(self.address, self.setup.listeners.len());
             self.write_configuration();
         }
         panic!("no free ports on {}", self.address);
@@ -191,6 +200,11 @@ impl Site {
         self.at(self.ports.admin)
     }
 
+    /// The `at`-th of [`Setup::listener`].
+    pub(crate) fn listener(&self, at: usize) -> SocketAddr {
+        self.at(self.ports.more[at])
+    }
+
     fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::from((self.address, port))
     }
@@ -206,12 +220,14 @@ impl Site {
         for (key, value) in &self.setup.keys {
             put(key, value);
         }
-        for (protocol, transport, bind) in [
+        let own = self.setup.listeners.iter().enumerate();
+        let own = own.map(|(at, &(protocol, transport))| (protocol, transport, self.listener(at)));
+        for (protocol, transport, bind) in own.chain([
             ("binary", "ws", self.ws()),
             ("binary", "wss", self.wss()),
             ("binary", "tcp", self.tcp()),
             ("binary-publish", "tcp", self.door()),
-        ] {
+        ]) {
             let _ = writeln!(text, "[[listener]]\nprotocol = \"{protocol}\"");
             let _ = writeln!(text, "transport = \"{transport}\"\nbind = \"{bind}\"");
         }
@@ -220,13 +236,15 @@ impl Site {
 }
 
 impl Ports {
-    /// Ports that nobody has on `address` now.
-    fn free(address: Ipv4Addr) -> Self {
-        let listeners: Vec<TcpListener> = (0..5)
+    /// Ports that nobody has on `address` now, `more` of them beside the fixed ones.
+    fn free(address: Ipv4Addr, more: usize) -> Self {
+        let listeners: Vec<TcpListener> = (0..5 + more)
             .map(|_| TcpListener::bind((address, 0)).expect("a free port on loopback"))
             .collect();
-        let port = |at: usize| listeners[at].local_addr().expect("it is bound").port();
-        Self { ws: port(0), wss: port(1), tcp: port(2), door: port(3), admin: port(4) }
+        let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
+        let ports: Vec<u16> = listeners.iter().map(port).collect();
+        let [ws, wss, tcp, door, admin] = *ports.first_chunk().expect("five");
+        Self { ws, wss, tcp, door, admin, more: ports[5..].to_vec() }
     }
 }
 
