@@ -141,8 +141,9 @@ fn report(senders: &[Sender], receivers: &[Receiver], dead: usize, took: Duratio
         })
         .count();
     println!(
-        "{ROUNDS} kills in {took:.1?}: {published} published, {safe} acknowledged, {owed} deliveries \
-         owed for them, {copies} copies received, {dead} dead letters put back, {missing} lost"
+        "{ROUNDS} kills in {took:.1?}: {published} published, {safe} acknowledged, {owed} \
+         deliveries owed for them, {copies} copies received, {dead} dead letters put back, \
+         {missing} lost"
     );
     assert_eq!(missing, 0);
     assert!(safe >= 20 * ROUNDS as usize, "there was hardly any load");
