@@ -192,7 +192,7 @@ fn wss_carries_everything_that_ws_does() {
 fn what_follows_the_login_in_the_same_segment_goes_with_the_connection() {
     // Goal: nothing is lost or reordered in a hand-over. Method: login and publishes in one write,
     // from many connections to users homed on every shard, over every transport.
-    let gateway = Setup::new().shards(3).start();
+    let gateway = Setup::new().shards(3).patient().start();
     const CLIENTS: u32 = 60;
     const EACH: u32 = 20;
     let publishes = |from: u32| {

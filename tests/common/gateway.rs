@@ -57,6 +57,11 @@ impl Setup {
         self.set("delivery.retry_interval_ms", 150).set("delivery.retry_max", 2)
     }
 
+    /// No retry while a test is busy with its other clients.
+    pub(crate) fn patient(self) -> Self {
+        self.set("delivery.retry_interval_ms", 60_000)
+    }
+
     /// Users `u1` to `u<count>` in the store, all with [`PASSWORD`]; nobody else may log in.
     pub(crate) fn local_users(self, count: u32) -> Self {
         let count = count.to_string();
