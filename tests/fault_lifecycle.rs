@@ -24,6 +24,20 @@ fn setup() -> Setup {
 }
 
 #[test]
+fn last_words_arrive_over_tls_before_its_own_goodbye() {
+    let gateway = setup().start();
+    let mut old = gateway.dial_wss();
+    old.login("u3", "", Tail::Terminal { role: 2, client: 2 });
+    let mut new = gateway.dial_wss();
+    new.login("u3", "", Tail::Terminal { role: 2, client: 2 });
+    old.expect(Seen::Logout);
+    old.expect_close(1000);
+    gateway.signal("TERM");
+    new.expect_close(1001);
+    assert_eq!(stopped(gateway).0, Some(0));
+}
+
+#[test]
 fn a_drain_says_goodbye_with_1001_exits_with_0_and_keeps_what_was_not_acknowledged() {
     let gateway = setup().shards(2).start();
     let (mut ann, mut ben) = (gateway.login(1), gateway.login(2));

@@ -18,6 +18,36 @@ use common::{Client, Gateway, PATIENCE, Seen, Setup, Stream, Want, eventually, i
 use fault::{Healthy, Process, within};
 
 #[test]
+fn a_rush_of_logins_is_admitted_at_the_rate_and_nobody_is_turned_away() {
+    const RATE: u32 = 20;
+    const CLIENTS: u32 = 100;
+    let gateway = Arc::new(Setup::new().set("limits.logins_per_second", RATE).start());
+    let mut ann = gateway.login(1);
+    let mut ben = gateway.login(2);
+    let start = Instant::now();
+    let clients: Vec<JoinHandle<Client>> = (100..100 + CLIENTS)
+        .map(|user| {
+            let gateway = Arc::clone(&gateway);
+            std::thread::spawn(move || gateway.login(user))
+        })
+        .collect();
+    // Whoever is in talks on.
+    for number in 1..=50 {
+        ann.publish(Want::User(2), id(number), "hello");
+        ben.take_push(id(number), "hello");
+        ann.expect_ack(PublishKind::User, id(number));
+    }
+    for client in clients {
+        drop(client.join().expect("everybody comes in"));
+    }
+    let took = start.elapsed();
+    println!("{CLIENTS} logins at {RATE} per second took {took:?}");
+    // A second's worth may have been saved up, and a few accepts are always under way.
+    let least = Duration::from_secs(1) * (CLIENTS - RATE - 20) / RATE;
+    assert!(took >= least, "{took:?}, not {least:?}");
+}
+
+#[test]
 fn without_a_free_slot_newcomers_wait_without_a_spin_and_slots_come_back() {
     let gateway = Setup::new().set("limits.connections_per_shard", 16).start();
     let healthy = Healthy::talk(&gateway);

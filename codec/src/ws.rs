@@ -194,6 +194,11 @@ impl Ws {
         self.step(input, message_max).inspect_err(|_| self.end())
     }
 
+    /// A Close has come, or an error: nothing more is decoded.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Bytes on the heap: 0 unless a header, a frame or a message is split, and then at most
     /// twice what came of it, a small constant, and never more of a message than its bound.
     pub fn heap_bytes(&self) -> usize {

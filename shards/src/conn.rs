@@ -123,7 +123,9 @@ impl Default for Conn {
 impl Conn {
     /// Something is to be sent: what was queued, or what TLS itself has to say.
     pub(crate) fn has_output(&self) -> bool {
-        self.output.is_some() || self.tls.as_ref().is_some_and(|tls| tls.has_output())
+        let closing = self.phase == Phase::Closing;
+        let tls_output = |tls: &Tls| tls.has_output() || (closing && tls.may_close());
+        self.output.is_some() || self.tls.as_deref().is_some_and(tls_output)
     }
 
     /// Bytes waiting to be sent.

@@ -378,6 +378,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let Some(conn) = self.world.conn(slot) else { return };
         let message_max = conn.protocol.id().packet_max();
         let Framing::Ws(ws) = &mut conn.framing else { return };
+        if ws.is_ended() {
+            // After a framing error frames cannot be told apart: what comes is taken for the Close.
+            conn.peer_done = true;
+            return;
+        }
         let mut at = 0;
         while at < bytes.len() {
             match ws.decode(&mut bytes[at..], message_max) {

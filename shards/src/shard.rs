@@ -65,8 +65,9 @@ pub struct Shard<I: Io, B: Backend> {
     control: Receiver<Control>,
     slot_reserve: u32,
     accepting: bool,
-    /// Connections that may still be admitted, in millionths.
-    admission: u64,
+    /// Connections that may still be admitted, in millionths; a debt where more accepts were armed
+    /// than there was room for.
+    admission: i64,
     lagging: bool,
     /// Who waits to hear that this shard has drained.
     draining: Option<Sender<ShardIndex>>,
@@ -157,7 +158,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn completion(&mut self, completion: Completion<I::Buf>, now: Now) {
         match completion {
             Completion::Accepted { slot, listener, peer } => {
-                self.admission = self.admission.saturating_sub(ONE_ADMISSION);
+                self.admission -= ONE_ADMISSION;
                 self.accepted(slot, listener, peer);
             }
             Completion::AcceptFailed { .. } => self.world.counters.accept_failures += 1,
@@ -371,7 +372,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.world.dirty);
         for slot in dirty.drain(..) {
-            self.world.flush(slot);
+            if self.world.flush(slot).is_err() {
+                self.hang_up(slot, codec::CloseReason::Tls, self.world.now);
+            }
             self.world.finish_closing(slot);
         }
         if self.world.dirty.is_empty() {
@@ -393,9 +396,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// A second's worth of admissions may be saved up.
     fn refill_admission(&mut self, now: Now) {
-        let rate = u64::from(self.world.config.logins_per_second);
-        let elapsed_us = now.0 - self.world.now.0;
-        let refill = elapsed_us.min(ONE_ADMISSION) * rate;
+        let rate = i64::from(self.world.config.logins_per_second);
+        let elapsed_us = (now.0 - self.world.now.0).min(1_000_000) as i64;
+        let refill = elapsed_us * rate;
         self.admission = (self.admission + refill).min(rate * ONE_ADMISSION);
     }
 
@@ -447,4 +450,4 @@ impl<I: Io, B: Backend> Shard<I, B> {
 }
 
 /// The admission bucket counts in millionths, so that a microsecond adds the rate to it.
-const ONE_ADMISSION: u64 = 1_000_000;
+const ONE_ADMISSION: i64 = 1_000_000;

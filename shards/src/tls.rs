@@ -10,7 +10,11 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::io::SendBatch;
 
 /// The server's side of a TLS connection.
-pub(crate) struct Tls(ServerConnection);
+pub(crate) struct Tls {
+    connection: ServerConnection,
+    /// close_notify has been queued.
+    closed: bool,
+}
 
 /// The peer's TLS is broken; an alert may be waiting in the output.
 #[derive(Debug)]
@@ -27,11 +31,11 @@ impl Tls {
         let mut connection = ServerConnection::new(Arc::clone(config)).map_err(|_| TlsFailed)?;
         // What is written leaves in the same turn; the shard bounds what it queues.
         connection.set_buffer_limit(None);
-        Ok(Self(connection))
+        Ok(Self { connection, closed: false })
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.connection.is_handshaking()
     }
 
     /// Takes ciphertext and appends the plaintext in it to `plain`. `true`: the peer has closed
@@ -43,11 +47,11 @@ impl Tls {
     ) -> Result<bool, TlsFailed> {
         let mut closed = false;
         while !cipher.is_empty() {
-            let taken = self.0.read_tls(&mut cipher).map_err(|_| TlsFailed)?;
-            let state = self.0.process_new_packets().map_err(|_| TlsFailed)?;
+            let taken = self.connection.read_tls(&mut cipher).map_err(|_| TlsFailed)?;
+            let state = self.connection.process_new_packets().map_err(|_| TlsFailed)?;
             let start = plain.len();
             plain.resize(start + state.plaintext_bytes_to_read(), 0);
-            self.0.reader().read_exact(&mut plain[start..]).map_err(|_| TlsFailed)?;
+            self.connection.reader().read_exact(&mut plain[start..]).map_err(|_| TlsFailed)?;
             closed |= state.peer_has_closed();
             if taken == 0 {
                 break;
@@ -58,7 +62,7 @@ impl Tls {
 
     /// There is output besides what the shard queued: handshake answers, tickets, alerts.
     pub(crate) fn has_output(&self) -> bool {
-        self.0.wants_write()
+        self.connection.wants_write()
     }
 
     /// Appends to `cipher` what TLS itself has to say, and `plain` encrypted.
@@ -68,16 +72,25 @@ impl Tls {
         cipher: &mut Vec<u8>,
     ) -> Result<(), TlsFailed> {
         for piece in plain.iter().flat_map(|batch| &batch.pieces) {
-            self.0.writer().write_all(piece.bytes()).map_err(|_| TlsFailed)?;
+            self.connection.writer().write_all(piece.bytes()).map_err(|_| TlsFailed)?;
         }
-        while self.0.wants_write() {
-            self.0.write_tls(cipher).map_err(|_| TlsFailed)?;
+        while self.connection.wants_write() {
+            self.connection.write_tls(cipher).map_err(|_| TlsFailed)?;
         }
         Ok(())
     }
 
-    /// Queues the notice that nothing more will be sent.
-    pub(crate) fn close(&mut self) {
-        self.0.send_close_notify();
+    /// The notice that nothing more will be sent is still to be given.
+    pub(crate) fn may_close(&self) -> bool {
+        !self.closed && !self.is_handshaking()
+    }
+
+    /// Appends that notice, once. Nothing can be sealed after it.
+    pub(crate) fn close(&mut self, cipher: &mut Vec<u8>) -> Result<(), TlsFailed> {
+        if self.may_close() {
+            self.closed = true;
+            self.connection.send_close_notify();
+        }
+        self.seal(None, cipher)
     }
 }

@@ -19,6 +19,7 @@ use crate::metrics::Counters;
 use crate::mutants::{self, Mutant};
 use crate::table::Table;
 use crate::timers::{TimerId, TimerWheel};
+use crate::tls::TlsFailed;
 
 pub(crate) struct World<I: Io, B: Backend> {
     pub(crate) io: I,
@@ -64,15 +65,18 @@ impl<I: Io, B: Backend> World<I, B> {
     }
 
     /// Sends what a connection has queued, if nothing is in flight on it.
-    pub(crate) fn flush(&mut self, slot: Slot) {
+    ///
+    /// # Errors
+    /// Its TLS is broken; the connection is to be ended.
+    pub(crate) fn flush(&mut self, slot: Slot) -> Result<(), TlsFailed> {
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(slot.index) else { return };
+        let Some(conn) = self.conns.get_mut(slot.index) else { return Ok(()) };
         if conn.generation != slot.generation || conn.phase == Phase::Free {
-            return;
+            return Ok(());
         }
         conn.dirty = false;
         if conn.sending || conn.phase == Phase::Closed || !conn.has_output() {
-            return;
+            return Ok(());
         }
         conn.flushed = conn.queued;
         let mut batch = conn.output.take();
@@ -82,16 +86,18 @@ impl<I: Io, B: Backend> World<I, B> {
                 Some(Piece::Owned(bytes)) => bytes,
                 _ => Vec::new(),
             };
-            let ok = tls.seal(batch.as_ref(), &mut cipher).is_ok();
+            let mut sealed_all = tls.seal(batch.as_ref(), &mut cipher);
+            if conn.phase == Phase::Closing {
+                // After the last words, never before them.
+                sealed_all = sealed_all.and_then(|()| tls.close(&mut cipher));
+            }
             sealed.pieces.push(Piece::Owned(cipher));
             if let Some(plain) = batch.replace(sealed) {
                 self.pool.give(plain);
             }
-            if !ok {
-                return self.close(slot, CloseReason::Tls);
-            }
+            sealed_all?;
         }
-        let Some(batch) = batch.filter(|batch| !batch.is_empty()) else { return };
+        let Some(batch) = batch.filter(|batch| !batch.is_empty()) else { return Ok(()) };
         conn.sending = true;
         conn.progress_at = now;
         let online = conn.phase == Phase::Online;
@@ -99,6 +105,7 @@ impl<I: Io, B: Backend> World<I, B> {
         if online {
             self.want_deadline(slot, now.plus_ms(SLOW_CONSUMER_MS));
         }
+        Ok(())
     }
 
     /// The connection's timer fires at `at` or before.
@@ -139,9 +146,6 @@ impl<I: Io, B: Backend> World<I, B> {
             return;
         }
         conn.phase = Phase::Closing;
-        if let Some(tls) = &mut conn.tls {
-            tls.close();
-        }
         self.counters.count_closed(CloseReason::PeerClosed);
         self.clear_deadline(slot);
         self.want_deadline(slot, now.plus_ms(CLOSE_DEADLINE_MS));
@@ -205,10 +209,6 @@ impl<I: Io, B: Backend> World<I, B> {
         let over_ws = self.conn(slot).is_some_and(|conn| matches!(conn.framing, Framing::Ws(_)));
         if over_ws && let Some(code) = reason.ws_code() {
             self.write(slot, |out| ws::encode_close(out, Some(code), None));
-        }
-        let Some(conn) = self.conns.get_mut(slot.index) else { return };
-        if let Some(tls) = conn.tls.as_mut().filter(|tls| !tls.is_handshaking()) {
-            tls.close();
         }
     }
 
