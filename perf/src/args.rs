@@ -108,7 +108,7 @@ pub(crate) struct LoadArgs {
     /// MQTT's quality of service.
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u8).range(0..=1))]
     qos: u8,
-    /// The number of the first user; user n logs in as "u<n>".
+    /// The number of the first user; user n logs in as `u<n>`.
     #[arg(long, default_value_t = 1)]
     first_user: u32,
     /// Logins in progress at a time.

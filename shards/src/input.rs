@@ -362,7 +362,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// A stream whose framing is broken cannot go on.
     fn hang_up_malformed(&mut self, slot: Slot, now: Now) {
-        if self.world.conn(slot).is_some_and(|conn| conn.phase == Phase::Online) {
+        let conn = self.world.conns.entry(slot.index);
+        if conn.protocol.id().is_door() {
+            return self.home.malformed(slot, now, &mut self.world);
+        }
+        if conn.phase == Phase::Online {
             self.world.transmit(slot, &codec::Outgoing::Invalid);
         }
         self.hang_up(slot, CloseReason::Malformed, now);

@@ -104,11 +104,22 @@ pub enum Reply {
         result: Result<(), StoreError>,
     },
     /// `rows` in the order of `seq`. `more`: the limits cut the read short, rows may follow.
-    Rows { user: UserKey, result: Result<(Vec<Row>, bool), StoreError> },
-    Members { group: GroupKey, result: Result<Arc<[UserId]>, StoreError> },
-    Auth { token: u64, verdict: AuthVerdict },
+    Rows {
+        user: UserKey,
+        result: Result<(Vec<Row>, bool), StoreError>,
+    },
+    Members {
+        group: GroupKey,
+        result: Result<Arc<[UserId]>, StoreError>,
+    },
+    Auth {
+        token: u64,
+        verdict: AuthVerdict,
+    },
     /// Dead letters of a user were put back by another process; sent to every shard.
-    Requeued { user: UserKey },
+    Requeued {
+        user: UserKey,
+    },
     /// Another process (the CLI) changed the store: drop cached groups.
     StoreChanged,
 }

@@ -87,9 +87,12 @@ impl Home {
     pub fn malformed(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
         let max_invalid = self.config.max_invalid;
         let Some(session) = self.session(slot) else { return };
+        if session.kind == Kind::Door {
+            return self.door_malformed(slot, now, fx);
+        }
         session.missed = 0;
         session.invalid = session.invalid.saturating_add(1);
-        let close = session.kind == Kind::Door || session.invalid > max_invalid;
+        let close = session.invalid > max_invalid;
         fx.transmit(slot, &Outgoing::Invalid);
         if close {
             self.hang_up(slot, CloseReason::Malformed, now, fx);

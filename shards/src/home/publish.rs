@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::home::dedup::{Dedup, IdHash, Place, Seen};
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::Owed;
-use crate::home::session::{DoorEntry, DoorQueue, Kind};
+use crate::home::session::{DoorEntry, DoorQueue, Kind, Outcome};
 use crate::io::{Now, Slot};
 use crate::limits::{
     DEDUP_IDS, DEDUP_MS, DEDUP_SHARD_IDS, DOOR_DEADLINE_MS, DOOR_OUTSTANDING, DOOR_WAITERS,
@@ -390,28 +390,54 @@ impl Home {
         number
     }
 
-    /// The door answers in the order of the requests; one that failed ends the connection when it
-    /// comes to the front, after the answers before it.
     fn door_answer(&mut self, slot: Slot, number: u32, safe: bool, fx: &mut impl Effects) {
-        let Some(session) = self.session(slot) else { return };
-        let Some(door) = &mut session.door else { return };
+        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
+            return;
+        };
         let position = number.wrapping_sub(door.first) as usize;
         if let Some(entry) = door.entries.get_mut(position) {
-            entry.outcome = Some(safe);
+            entry.outcome = Some(if safe { Outcome::Safe } else { Outcome::Failed });
         }
-        let mut failed = false;
-        while let Some(entry) = door.entries.pop_front_if(|entry| entry.outcome.is_some()) {
+        self.answer_door(slot, fx);
+    }
+
+    /// A request that made no sense is answered in its turn, too.
+    pub(super) fn door_malformed(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
+            return;
+        };
+        let (kind, id) = (PublishKind::User, MessageId::from([0; MessageId::MAX]));
+        let outcome = Some(Outcome::Malformed);
+        door.entries.push_back(DoorEntry { kind, id, since: now, outcome });
+        self.answer_door(slot, fx);
+    }
+
+    /// The door answers in the order of the requests. One that failed or made no sense ends the
+    /// connection when it comes to the front, after the answers before it.
+    fn answer_door(&mut self, slot: Slot, fx: &mut impl Effects) {
+        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
+            return;
+        };
+        let mut end = None;
+        while end.is_none()
+            && let Some(entry) = door.entries.pop_front_if(|entry| entry.outcome.is_some())
+        {
             door.first = door.first.wrapping_add(1);
-            if entry.outcome == Some(false) {
-                failed = true;
-                break;
+            match entry.outcome {
+                Some(Outcome::Failed) => end = Some(CloseReason::DoorTimeout),
+                Some(Outcome::Malformed) => {
+                    fx.transmit(slot, &Outgoing::Invalid);
+                    end = Some(CloseReason::Malformed);
+                }
+                _ => {
+                    fx.transmit(slot, &Outgoing::PublishAck(entry.kind, entry.id));
+                }
             }
-            fx.transmit(slot, &Outgoing::PublishAck(entry.kind, entry.id));
         }
-        if failed {
-            self.hang_up(slot, CloseReason::DoorTimeout, Now::default(), fx);
-        } else if self.may_read(slot) {
-            fx.resume(slot);
+        match end {
+            Some(reason) => self.hang_up(slot, reason, Now::default(), fx),
+            None if self.may_read(slot) => fx.resume(slot),
+            None => {}
         }
     }
 }

@@ -124,7 +124,16 @@ pub(crate) struct DoorEntry {
     pub(crate) kind: PublishKind,
     pub(crate) id: MessageId,
     pub(crate) since: Now,
-    pub(crate) outcome: Option<bool>,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// How a request at the door ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Safe,
+    Failed,
+    /// It made no sense; neither would what follows.
+    Malformed,
 }
 
 /// The unanswered requests of a door connection.
