@@ -97,6 +97,20 @@ fn what_is_no_publish_is_answered_and_ends_the_connection() {
 }
 
 #[test]
+fn what_made_no_sense_is_answered_in_its_turn() {
+    // Goal: the answer to a bad request does not overtake those before it. Method: the good ones
+    // go to users who are offline, so they wait for the store's commit.
+    let gateway = Setup::new().start();
+    let mut door = gateway.door();
+    let good = [2, 3].map(|user| Want::User(user).publish(id(user), b"good"));
+    door.send([&good[0][..], &good[1], &[0xff]]);
+    door.expect_ack(User, id(2));
+    door.expect_ack(User, id(3));
+    door.expect(Seen::Invalid);
+    door.expect(Seen::End);
+}
+
+#[test]
 fn zero_length_request_is_malformed() {
     let gateway = Setup::new().start();
     let mut door = gateway.door();
