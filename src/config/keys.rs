@@ -6,6 +6,12 @@
 //!
 //! A row reads: `name: type = default, Kind;` and ends in `, reload;` if SIGHUP applies it.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the comments of the rows are the text of the reference file, which is TOML"
+)]
+
 use std::fmt::Write as _;
 
 /// One key.
