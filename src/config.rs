@@ -543,7 +543,7 @@ const ALLOW_MAX: usize = 256;
 /// Bytes of an org or an appkey.
 const TENANT_PART_MAX: usize = 64;
 /// Shards are paired by rings: more cost memory, not time.
-const SHARDS_MAX: u16 = 1024;
+const SHARDS_MAX: u16 = shards::mesh::SHARDS_MAX as u16;
 
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,10 @@ pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
         .map_err(|error| Failure::other("signals cannot be handled", error))?;
     let gateway = wiring::start(&config, tls)?;
     let control = Control { config, file: file.map(Path::to_owned), level, gateway };
-    runtime.block_on(control.run(signals, greeting.as_deref()))
+    let result = runtime.block_on(control.run(signals, greeting.as_deref()));
+    // A drain that was cut short is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// A broken invariant ends the process: a gateway with a dead shard or store thread helps nobody,

@@ -111,6 +111,25 @@ fn what_made_no_sense_is_answered_in_its_turn() {
 }
 
 #[test]
+fn nothing_is_taken_from_a_stream_that_lost_its_framing() {
+    // Goal: bytes behind a broken length are never read as requests. Method: a request that waits
+    // for a silent recipient keeps the connection open while a well-formed one follows the bad
+    // length in a segment of its own.
+    let gateway = Setup::new().start();
+    let mut silent = gateway.login(1);
+    let mut victim = gateway.login(2);
+    let mut door = gateway.door();
+    door.publish(Want::User(1), id(1), "waits");
+    silent.expect_push(id(1), "waits");
+    door.send_bytes(&[0xff; 4]);
+    door.publish(Want::User(2), id(2), "smuggled");
+    door.expect_ack(User, id(1));
+    door.expect(Seen::Invalid);
+    door.expect(Seen::End);
+    victim.expect_silence();
+}
+
+#[test]
 fn zero_length_request_is_malformed() {
     let gateway = Setup::new().start();
     let mut door = gateway.door();

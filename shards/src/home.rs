@@ -176,9 +176,17 @@ impl Home {
             return true;
         };
         match (session.kind, &session.door) {
-            (Kind::Door, Some(door)) => door.entries.len() < usize::from(DOOR_OUTSTANDING),
+            (Kind::Door, Some(door)) => {
+                !door.deaf && door.entries.len() < usize::from(DOOR_OUTSTANDING)
+            }
             _ => session.outstanding < PUBLISHES_OUTSTANDING,
         }
+    }
+
+    /// What still comes on this connection means nothing.
+    pub fn is_deaf(&self, slot: Slot) -> bool {
+        let session = self.sessions.get(slot.index).filter(|session| session.is(slot));
+        session.and_then(|session| session.door.as_ref()).is_some_and(|door| door.deaf)
     }
 
     /// Nothing is on its way: no session, no request, no append outstanding.

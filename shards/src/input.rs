@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::conn::{Conn, Framing, Phase};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
-use crate::limits::{HANDSHAKE_BYTES, LOGIN_BYTES};
+use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES};
 use crate::shard::Shard;
 use crate::tls::Tls;
 use crate::world::World;
@@ -87,6 +87,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
             self.hang_up(slot, CloseReason::Tls, now);
             return true;
         }
+        if self.handshake_budget == 0 && self.handshakes.len() >= HANDSHAKES_WAITING {
+            self.hang_up(slot, CloseReason::Overload, now);
+            return true;
+        }
         if self.handshake_budget == 0 {
             conn.receiving = true;
             self.handshakes.push_back((slot, bytes.to_vec()));
@@ -133,8 +137,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
             Some(tls) => {
                 let mut plain = std::mem::take(&mut self.plain);
                 plain.clear();
+                let was_handshaking = tls.is_handshaking();
                 let opened = tls.open(bytes, &mut plain);
-                if !tls.is_handshaking() && conn.phase == Phase::Upgrade && conn.spill.is_empty() {
+                if was_handshaking && !tls.is_handshaking() {
+                    // From here on plaintext counts.
                     conn.early_bytes = 0;
                 }
                 self.world.mark_dirty(slot);
@@ -189,7 +195,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             let rest = &mut bytes[at..];
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let consumed = match (conn.phase, &mut conn.framing) {
-                _ if conn.held => return at,
+                (Phase::Online, _) if conn.held => return at,
+                (Phase::Online, _) if self.home.is_deaf(slot) => return bytes.len(),
                 (Phase::Authenticating | Phase::HandingOver, _) => return at,
                 (Phase::Upgrade, _) => self.parse_upgrade(slot, rest),
                 (Phase::Closing, Framing::Ws(_)) => {
@@ -218,7 +225,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// A peer that has not logged in may make us hold so much and no more.
     fn count_early(&mut self, slot: Slot) {
         let Some(conn) = self.world.conn(slot) else { return };
-        if conn.phase == Phase::Login && usize::from(conn.early_bytes) > LOGIN_BYTES {
+        let handshaking = conn.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        let login = conn.phase == Phase::Login && !handshaking;
+        if login && usize::from(conn.early_bytes) > LOGIN_BYTES {
             self.world.close(slot, CloseReason::Malformed);
         }
     }
@@ -266,6 +275,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let message_max = match conn.phase {
                 Phase::Online if conn.held => return at,
+                Phase::Online if self.home.is_deaf(slot) => return bytes.len(),
                 Phase::Online => conn.protocol.id().packet_max(),
                 Phase::Login => LOGIN_BYTES,
                 _ => return at,

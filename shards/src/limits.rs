@@ -65,6 +65,8 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 pub const LOGIN_BYTES: usize = 4 * 1024;
 /// TLS handshake bytes of a peer. Client hellos stay below 2 KiB, certificates are not asked for.
 pub const HANDSHAKE_BYTES: usize = 16 * 1024;
+/// Handshakes that wait for a turn's budget, 4 KiB each; more are refused.
+pub const HANDSHAKES_WAITING: usize = 1024;
 /// Longest user name: open authentication keeps it with the session.
 pub const NAME_BYTES: usize = 255;
 /// How long a connection that is being closed may take to drain and say goodbye.

@@ -290,7 +290,7 @@ section! {
     /// The process.
     ["node"] NodeKeys {
         /// Shard threads, each with its own ring and connections. 0 = one per available core.
-        shards: u16 = 0, Kind::Integer(0, 1024, "threads");
+        shards: u16 = 0, Kind::Integer(0, 256, "threads");
         /// The embedded store and the self-signed certificate live here.
         data_dir: String = "data", Kind::Text("a folder");
         /// "org/appkey": where listeners without a tenant of their own live.

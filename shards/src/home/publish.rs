@@ -408,6 +408,7 @@ impl Home {
         };
         let (kind, id) = (PublishKind::User, MessageId::from([0; MessageId::MAX]));
         let outcome = Some(Outcome::Malformed);
+        door.deaf = true;
         door.entries.push_back(DoorEntry { kind, id, since: now, outcome });
         self.answer_door(slot, fx);
     }

@@ -142,6 +142,8 @@ pub(crate) struct DoorQueue {
     pub(crate) entries: VecDeque<DoorEntry>,
     /// Number of `entries[0]`, counted from the first request of the connection.
     pub(crate) first: u32,
+    /// Something made no sense: nothing more is taken from this connection.
+    pub(crate) deaf: bool,
 }
 
 #[derive(Debug, Default)]
