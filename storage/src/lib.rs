@@ -17,8 +17,7 @@ pub mod store;
 
 pub use memory::MemoryStore;
 pub use request::{
-    Append, AuthRequest, AuthVerdict, Binding, DeadReason, Reply, Request, Row, ShardIndex,
-    StoreError,
+    Append, AuthRequest, AuthVerdict, DeadReason, Reply, Request, Row, ShardIndex, StoreError,
 };
 pub use sidecar::{Port, Sidecar, Waker};
 pub use sqlite::SqliteStore;

@@ -89,13 +89,6 @@ pub enum AuthVerdict {
     Unavailable,
 }
 
-/// A name bound to an id by open authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    pub user: UserKey,
-    pub name: Box<[u8]>,
-}
-
 #[derive(Debug)]
 pub enum Reply {
     Appended {

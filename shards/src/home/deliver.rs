@@ -17,7 +17,7 @@ use storage::{Append, Request};
 
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
-use crate::home::inbox::{Delivery, Inbox, Kept, Mode, Owed};
+use crate::home::inbox::{Delivery, Kept, Mode, Owed};
 use crate::home::session::Flight;
 use crate::io::{Now, Slot};
 use crate::limits::{
@@ -255,20 +255,18 @@ impl Home {
         };
         let waiting = |delivery: &Delivery| delivery.kept == Kept::Memory && !delivery.done;
         let inbox = self.users.at(index).inbox.as_deref_mut()?;
-        let mut queue = inbox.queue.iter().filter(|delivery| waiting(delivery));
-        if !queue.any(|delivery| due_at(delivery) <= now) {
-            return inbox.queue.iter().filter(|d| waiting(d)).map(due_at).min();
+        let next = inbox.queue.iter().filter(|d| waiting(d)).map(due_at).min();
+        if next.is_none_or(|at| at > now) {
+            return next;
         }
         // The recipient is silent: what waits behind the overdue goes with it, in order.
-        for position in 0..inbox_of(self.users.at(index)).queue.len() {
-            let Some(delivery) = inbox_of(self.users.at(index)).queue.get_mut(position) else {
-                break;
-            };
-            if waiting(delivery) {
-                delivery.kept = Kept::Storing;
-                let append = (delivery.seq, Arc::clone(&delivery.message));
-                self.append(index, append.0, append.1, fx);
-            }
+        let mut appends = Vec::new();
+        for delivery in inbox.queue.iter_mut().filter(|delivery| waiting(delivery)) {
+            delivery.kept = Kept::Storing;
+            appends.push((delivery.seq, Arc::clone(&delivery.message)));
+        }
+        for (seq, message) in appends {
+            self.append(index, seq, message, fx);
         }
         None
     }
@@ -338,10 +336,6 @@ impl Home {
         let (user, binding) = (user.key, user.name.clone());
         fx.store(Request::Append(Append { user, seq, message, binding }));
     }
-}
-
-fn inbox_of(user: &mut crate::home::users::User) -> &mut Inbox {
-    user.inbox.as_deref_mut().expect("checked by the caller")
 }
 
 /// The first bytes of an id.

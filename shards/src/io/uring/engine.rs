@@ -366,6 +366,18 @@ impl Io for UringIo {
         self.now
     }
 
+    fn clock(&self) -> Now {
+        sys::now()
+    }
+
+    fn figures(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let UringCounters { no_buffer, spurious } = self.counters;
+        vec![
+            ("ring_no_buffer", "Receives that found the buffer pool empty and waited.", no_buffer),
+            ("ring_spurious_polls", "Polls that promised bytes and had none.", spurious),
+        ]
+    }
+
     fn capacity(&self) -> u32 {
         self.slots.capacity()
     }
