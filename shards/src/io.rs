@@ -24,6 +24,7 @@ pub mod uring;
 
 use std::net::SocketAddr;
 use std::ops::DerefMut;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Monotonic time in microseconds since the process (or the simulation) started.
@@ -119,6 +120,8 @@ pub enum Completion<B> {
     HandedOver { slot: Slot, result: Result<(), Errno> },
     /// Answer to [`Io::close`]: the slot is free.
     Closed { slot: Slot },
+    /// Answer to [`Dial::dial`]. Nothing is armed on the new connection.
+    Dialed { token: u64, result: Result<Slot, Errno> },
 }
 
 /// How long a turn may wait for completions.
@@ -185,4 +188,11 @@ pub trait Io {
 
     /// The next completion of the last waits, if any.
     fn next(&mut self) -> Option<Completion<Self::Buf>>;
+}
+
+/// The client role, for load tools: opens connections. A gateway never dials.
+pub trait Dial: Io {
+    /// Connects `socket` (TCP, non-blocking, options set, bound if wished) to `to`. Answered by
+    /// [`Completion::Dialed`] with `token`; a table without a free slot fails with `ENFILE`.
+    fn dial(&mut self, socket: OwnedFd, to: SocketAddr, token: u64);
 }

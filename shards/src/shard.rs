@@ -192,6 +192,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             }
             Completion::HandedOver { slot, result } => self.handed_over(slot, result, now),
             Completion::Closed { slot } => self.world.release(slot),
+            Completion::Dialed { .. } => unreachable!("a gateway never dials"),
         }
     }
 

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod accepts;
+mod dials;
 mod engine;
 mod sends;
 mod slots;
@@ -22,7 +23,7 @@ use std::fs::File;
 use std::io::{Error, Result};
 use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use crate::io::Slot;
 use crate::io::bufs::{self, BufPool};
+use crate::io::uring::dials::{DialOp, Dials};
 use crate::io::uring::sends::Sends;
 use crate::io::uring::slots::{Op, tag, tag_index, tag_token, untag};
 
@@ -71,6 +73,7 @@ struct PeerCell {
 struct Held {
     bufs: BufPool,
     sends: Sends,
+    dials: Dials,
     /// Never grows, so the cells stay where they are.
     peers: Vec<PeerCell>,
     /// Where the waker's counter is read to.
@@ -101,6 +104,7 @@ impl Ring {
         let held = Held {
             bufs,
             sends: Sends::new(),
+            dials: Dials::new(),
             peers: std::iter::repeat_with(peer).take(accepts).collect(),
             counter: Rc::new(UnsafeCell::new(0)),
             wake,
@@ -133,6 +137,33 @@ impl Ring {
     /// Batches whose request has completed may be advanced and removed through this.
     fn sends(&mut self) -> &mut Sends {
         &mut self.held.sends
+    }
+
+    /// Puts a socket into the file table, at an index of the kernel's choice.
+    fn install(&mut self, socket: OwnedFd, to: SocketAddr, token: u64) {
+        let (index, entry) = self.held.dials.install(socket, to, token);
+        self.held.busy += 1;
+        // SAFETY: the request's pointer leads into a heap block of the table's entry, which is in
+        // `held` and neither changes nor leaves before `reap` has seen the completion.
+        unsafe { self.push(entry.user_data(tag_index(Op::Install, index))) };
+    }
+
+    /// Connects an installed socket.
+    fn connect(&mut self, index: u32, slot: Slot) {
+        let entry = self.held.dials.connect(index, slot);
+        self.held.busy += 1;
+        // SAFETY: as in `install`.
+        unsafe { self.push(entry.user_data(tag_index(Op::Connect, index))) };
+    }
+
+    /// The table index a completed install brought.
+    fn installed(&mut self, index: u32) -> u32 {
+        self.held.dials.installed(index)
+    }
+
+    /// Ends a dial, connected or not. Its requests have completed.
+    fn end_dial(&mut self, index: u32) -> DialOp {
+        self.held.dials.remove(index)
     }
 
     /// Arms one accept that lets the kernel choose the slot.
@@ -317,6 +348,10 @@ impl Ring {
                 self.held.busy -= 1;
             }
             Op::Receive | Op::Wake => self.held.busy -= 1,
+            Op::Install | Op::Connect => {
+                self.held.dials.completed(slot.index);
+                self.held.busy -= 1;
+            }
             Op::Send => self.held.sends.completed(slot.index),
             _ => {}
         }

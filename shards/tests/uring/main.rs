@@ -2,5 +2,6 @@
 
 mod accepting;
 mod connections;
+mod dialing;
 mod harness;
 mod rings;

@@ -5,6 +5,7 @@
 //!                       |  ENOBUFS: waits in `starved` for a buffer   EAGAIN: POLL again
 //!   close:    cancel POLL, SEND -> their own ends -> SHUTDOWN -> CLOSE -> Closed
 //!   hand over: MSG_RING -> CLOSE of our half, no SHUTDOWN -> HandedOver
+//!   dial:     FILES_UPDATE (the kernel chooses the slot) -> CONNECT -> Dialed
 //! ```
 //!
 //! Owns: the table of slots, the accepts, what waits for a buffer. Never: `unsafe`, protocols.
@@ -20,6 +21,7 @@
 //! worker of the ring and costs about 4 us in all.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -28,7 +30,9 @@ use crate::io::sys::{self, Waker};
 use crate::io::uring::accepts::{Accepts, Change};
 use crate::io::uring::slots::{Flags, Op, Slots, tag, tag_index, untag_token};
 use crate::io::uring::{Done, RecvBuf, Ring};
-use crate::io::{Completion, Errno, Io, ListenerIndex, Now, SendBatch, ShardIndex, Slot, Wait};
+use crate::io::{
+    Completion, Dial, Errno, Io, ListenerIndex, Now, SendBatch, ShardIndex, Slot, Wait,
+};
 
 /// The sizes of one ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +184,38 @@ impl UringIo {
                 self.ring.await_wake();
                 None
             }
+            Op::Install => self.installed(done),
+            Op::Connect => Some(self.connected(done)),
+            Op::Discard => {
+                self.slots.vacate(done.slot);
+                None
+            }
             Op::Doorbell | Op::Ignored => None,
         }
+    }
+
+    fn installed(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
+        let op = done.slot.index;
+        if done.result < 0 {
+            let token = self.ring.end_dial(op).token;
+            return Some(Completion::Dialed { token, result: Err(Errno(-done.result)) });
+        }
+        let slot = self.slots.occupy(self.ring.installed(op));
+        self.ring.connect(op, slot);
+        None
+    }
+
+    fn connected(&mut self, done: Done) -> Completion<RecvBuf> {
+        let dial = self.ring.end_dial(done.slot.index);
+        let (token, slot) = (dial.token, dial.slot);
+        if done.result >= 0 {
+            return Completion::Dialed { token, result: Ok(slot) };
+        }
+        if let Some(record) = self.slots.get(slot) {
+            record.flags.set(Flags::ENDING);
+        }
+        self.ring.close(slot, Op::Discard);
+        Completion::Dialed { token, result: Err(Errno(-done.result)) }
     }
 
     fn accepted(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
@@ -492,6 +526,12 @@ impl Io for UringIo {
                 return Some(completion);
             }
         }
+    }
+}
+
+impl Dial for UringIo {
+    fn dial(&mut self, socket: OwnedFd, to: SocketAddr, token: u64) {
+        self.ring.install(socket, to, token);
     }
 }
 

@@ -33,10 +33,16 @@ pub(crate) enum Op {
     Wake,
     /// A request whose outcome does not matter: the operation it is about completes itself.
     Ignored,
+    /// Putting a dialled socket into the file table. Index: the entry of the dial table.
+    Install,
+    /// Index: the entry of the dial table.
+    Connect,
+    /// Closing the slot of a dial that failed.
+    Discard,
 }
 
 /// Every kind, at the position of its value minus one.
-const OPS: [Op; 13] = [
+const OPS: [Op; 16] = [
     Op::Accept,
     Op::Poll,
     Op::Receive,
@@ -50,6 +56,9 @@ const OPS: [Op; 13] = [
     Op::Doorbell,
     Op::Wake,
     Op::Ignored,
+    Op::Install,
+    Op::Connect,
+    Op::Discard,
 ];
 
 /// `user_data`: kind (8 bits), generation (24), index (32).

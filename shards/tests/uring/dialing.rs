@@ -1,0 +1,107 @@
+//! The client role: connections that the engine opens itself.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use shards::io::uring::UringIo;
+use shards::io::{Completion, Dial, Errno, Slot};
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{close, drive, engine, receive, send, small};
+
+fn socket() -> OwnedFd {
+    Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket").into()
+}
+
+fn dial(io: &mut UringIo, to: SocketAddr, token: u64) -> Result<Slot, Errno> {
+    io.dial(socket(), to, token);
+    drive(io, |_, completion| match completion {
+        Completion::Dialed { token: answered, result } if answered == token => Some(result),
+        Completion::Accepted { .. } => None,
+        other => panic!("{other:?} instead of a connection"),
+    })
+}
+
+#[test]
+fn a_dialled_connection_sends_receives_and_closes_like_an_accepted_one() {
+    let (mut server, address) = engine(small());
+    let (mut client, _) = engine(small());
+    client.dial(socket(), address, 7);
+    let there = drive(&mut client, |_, completion| match completion {
+        Completion::Dialed { token: 7, result } => Some(result.expect("connected")),
+        other => panic!("{other:?} instead of a connection"),
+    });
+    let here = drive(&mut server, |_, completion| match completion {
+        Completion::Accepted { slot, .. } => Some(slot),
+        other => panic!("{other:?} instead of a connection"),
+    });
+    let free = client.free_slots();
+    for round in 1..100_usize {
+        send(&mut client, there, &vec![round as u8; round]);
+        assert_eq!(receive(&mut server, here), vec![round as u8; round]);
+        send(&mut server, here, &[round as u8]);
+        assert_eq!(receive(&mut client, there), [round as u8]);
+    }
+    close(&mut client, there);
+    assert_eq!(client.free_slots(), free + 1);
+}
+
+#[test]
+fn a_refused_dial_says_so_and_costs_no_slot() {
+    let (mut io, _) = engine(small());
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = closed.local_addr().expect("bound");
+    drop(closed);
+    let free = io.free_slots();
+    for token in 0..2 * u64::from(free) {
+        assert_eq!(dial(&mut io, nobody, token), Err(Errno(libc::ECONNREFUSED)));
+    }
+    let (_, other) = engine(small());
+    assert!(dial(&mut io, other, 1 << 40).is_ok());
+    assert_eq!(io.free_slots(), free - 1);
+}
+
+#[test]
+fn a_dial_into_a_full_table_fails_alone() {
+    let mut config = small();
+    (config.slots, config.slot_reserve) = (16, 2);
+    let (mut io, _) = engine(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = listener.local_addr().expect("bound");
+    let mut slots = Vec::new();
+    let refused = loop {
+        match dial(&mut io, to, slots.len() as u64) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, Errno(libc::ENFILE));
+    assert_eq!(slots.len() as u32, 16);
+    close(&mut io, slots[3]);
+    assert!(dial(&mut io, to, 99).is_ok(), "a freed slot can be dialled again");
+}
+
+#[test]
+fn an_engine_that_ends_amid_dials_leaves_no_half_open_socket() {
+    // The backlog of one is full, so later connects stay under way.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    listener.bind(&any.into()).expect("bound");
+    listener.listen(1).expect("listening");
+    let to = listener.local_addr().expect("bound").as_socket().expect("an address");
+    let (mut io, _) = engine(small());
+    for token in 0..16 {
+        io.dial(socket(), to, token);
+    }
+    drive(&mut io, |_, completion| matches!(completion, Completion::Dialed { .. }).then_some(()));
+    drop(io);
+    listener.set_nonblocking(true).expect("an option");
+    let mut ended = 0;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(false).expect("an option");
+        let mut bytes = [std::mem::MaybeUninit::uninit(); 1];
+        assert!(!matches!(stream.recv(&mut bytes), Ok(1..)), "nobody has spoken");
+        ended += 1;
+    }
+    assert!(ended > 0, "at least the first was connected, and its end was told");
+}
