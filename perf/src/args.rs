@@ -122,7 +122,7 @@ pub(crate) struct LoadArgs {
     warm_up: f64,
     /// The server's process, for its CPU time and memory.
     #[arg(long)]
-    server_pid: Option<u32>,
+    pub server_pid: Option<u32>,
     /// What to call the server in tables; the protocol if not given.
     #[arg(long)]
     label: Option<String>,
@@ -146,6 +146,15 @@ impl Scenario {
             | Self::Fanout(Fanout { load, .. })
             | Self::Idle(Idle { load, .. })
             | Self::Connect(Connect { load }) => load,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pairs(_) => "pairs",
+            Self::Fanout(_) => "fanout",
+            Self::Idle(_) => "idle",
+            Self::Connect(_) => "connect",
         }
     }
 

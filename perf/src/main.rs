@@ -7,8 +7,11 @@ mod args;
 mod check;
 mod client;
 mod engine;
+mod manifest;
 mod procfs;
 mod report;
+#[allow(dead_code, reason = "the coordinator of the load takes its samples")]
+mod sample;
 mod scenario;
 mod table;
 mod transport;
@@ -19,6 +22,7 @@ use client::Client;
 use client::binary::Binary;
 use client::mqtt::Mqtt;
 use engine::Engine;
+use manifest::Manifest;
 use report::Report;
 use scenario::{Abort, connect, idle, traffic};
 use std::process::ExitCode;
@@ -36,16 +40,22 @@ fn load(scenario: &Scenario) -> ExitCode {
     let args = scenario.load_args();
     let mut report = Report {
         label: args.label(),
+        scenario: scenario.name().to_owned(),
         shape: scenario.shape(),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
         ..Report::default()
     };
-    let outcome = match args.protocol {
-        Protocol::Binary => run::<Binary>(scenario, args, &mut report),
-        Protocol::Mqtt => run::<Mqtt>(scenario, args, &mut report),
+    let outcome = match Manifest::read(args.server_pid) {
+        Ok(manifest) => {
+            report.manifest = manifest;
+            match args.protocol {
+                Protocol::Binary => run::<Binary>(scenario, args, &mut report),
+                Protocol::Mqtt => run::<Mqtt>(scenario, args, &mut report),
+            }
+        }
+        Err(error) => Err(error.into()),
     };
     if let Err(Abort(why)) = outcome {
-        report.failures.push(why);
+        report.abort(why);
     }
     report.conclude();
     report.print();

@@ -1,39 +1,101 @@
-//! What a run has to say: named figures, faults, notes; as lines and as JSON.
+//! What a run has to say: named figures, faults, notes, histograms, the time series; as lines and
+//! as JSON.
 //!
-//! Owns: the names and units of figures (the unit ends the name). Never: measures anything.
+//! Owns: the names and units of figures (the unit ends the name), the verdict, the file format.
+//! Never: measures anything.
+
+mod histogram;
+
+pub(crate) use histogram::SavedHistogram;
 
 use crate::check::Tally;
+use crate::manifest::Manifest;
+use crate::sample::Sample;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::Path;
 
 /// The result of one run.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
     /// Which server this was, for tables.
     pub label: String,
+    /// The scenario's name.
+    pub scenario: String,
     /// Scenario and shape; runs of equal `shape` are compared with one another.
     pub shape: String,
-    /// The command line.
-    pub command: String,
-    /// Nothing failed.
+    pub manifest: Manifest,
+    /// Nothing failed, and the run came to its end.
     pub ok: bool,
+    /// The run ended early: its figures tell how far it came.
+    pub partial: bool,
     /// Why the run is not good.
     pub failures: Vec<String>,
     /// What to know when reading the figures.
     pub notes: Vec<String>,
     pub tally: Tally,
     pub figures: BTreeMap<String, f64>,
+    /// Of nanoseconds; named like their figures, as in `latency`.
+    pub histograms: BTreeMap<String, SavedHistogram>,
+    /// In the order of their starts.
+    pub phases: Vec<Phase>,
+    /// In the order of time.
+    pub series: Vec<Sample>,
+}
+
+/// A part of a run, until the next one starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Phase {
+    pub name: String,
+    /// Seconds since the start of the run.
+    pub start_s: f64,
+}
+
+/// What a report says in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Ok,
+    /// It ran to its end, and something was wrong.
+    Failed,
+    /// It did not run to its end.
+    Partial,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            format: FORMAT,
+            label: String::new(),
+            scenario: String::new(),
+            shape: String::new(),
+            manifest: Manifest::default(),
+            ok: false,
+            partial: false,
+            failures: Vec::new(),
+            notes: Vec::new(),
+            tally: Tally::default(),
+            figures: BTreeMap::new(),
+            histograms: BTreeMap::new(),
+            phases: Vec::new(),
+            series: Vec::new(),
+        }
+    }
 }
 
 impl Report {
+    /// A figure that is no number (of a window without length) is left out.
     pub(crate) fn figure(&mut self, name: &str, value: f64) {
-        self.figures.insert(name.to_owned(), value);
+        if value.is_finite() {
+            self.figures.insert(name.to_owned(), value);
+        }
     }
 
-    /// p50, p90, p99 and max of a histogram of nanoseconds, in microseconds.
+    /// p50, p90, p99 and max of a histogram of nanoseconds, in microseconds, and all of it.
     pub(crate) fn percentiles(&mut self, what: &str, histogram: &Histogram<u64>) {
         if histogram.is_empty() {
             return;
@@ -42,6 +104,13 @@ impl Report {
             let value = histogram.value_at_quantile(quantile) as f64 / 1e3;
             self.figure(&format!("{what}_{name}_us"), value);
         }
+        self.histograms.insert(what.to_owned(), SavedHistogram(histogram.clone()));
+    }
+
+    /// The run ends here, before its end.
+    pub(crate) fn abort(&mut self, why: String) {
+        self.failures.push(why);
+        self.partial = true;
     }
 
     /// Draws the verdict; the last step before the report is shown.
@@ -51,11 +120,32 @@ impl Report {
         if self.tally.stale > 0 {
             self.notes.push(format!("{} messages of an earlier run arrived", self.tally.stale));
         }
-        self.ok = self.failures.is_empty();
+        self.ok = self.failures.is_empty() && !self.partial;
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match (self.ok, self.partial) {
+            (_, true) => Verdict::Partial,
+            (false, false) => Verdict::Failed,
+            (true, false) => Verdict::Ok,
+        }
+    }
+
+    /// The verdict as one line.
+    pub(crate) fn verdict_line(&self) -> String {
+        let verdict = self.verdict();
+        let what = match verdict {
+            Verdict::Partial => "the run did not come to its end; the figures say how far it came",
+            Verdict::Failed => "the run came to its end, but not everything was right",
+            Verdict::Ok if self.tally.sent == 0 => "nobody refused, nobody dropped",
+            Verdict::Ok => "nothing lost, duplicated, reordered, misdelivered or corrupted",
+        };
+        format!("{verdict}: {what}")
     }
 
     pub(crate) fn print(&self) {
         println!("{} on {}", self.shape, self.label);
+        println!("  {}", self.manifest.summary());
         let Tally { sent, acked, delivered, .. } = self.tally;
         if sent > 0 {
             println!("  {sent} sent, {acked} acknowledged, {delivered} delivered");
@@ -69,13 +159,7 @@ impl Report {
         for failure in &self.failures {
             println!("  FAILED: {failure}");
         }
-        match (self.ok, sent) {
-            (false, _) => {}
-            (true, 0) => println!("  ok: nobody refused, nobody dropped"),
-            (true, _) => {
-                println!("  ok: nothing lost, duplicated, reordered, misdelivered or corrupted");
-            }
-        }
+        println!("  {}", self.verdict_line());
     }
 
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
@@ -84,9 +168,48 @@ impl Report {
         std::fs::write(path, json)
     }
 
+    /// # Errors
+    /// Says whether the file is cut off, of another version, or something else.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+        Self::parse(&std::fs::read(path)?)
     }
+
+    fn parse(json: &[u8]) -> io::Result<Self> {
+        /// What tells our files from others, before the rest is looked at.
+        #[derive(Deserialize)]
+        struct Head {
+            format: Option<u32>,
+        }
+        let head: Head = serde_json::from_slice(json).map_err(|error| refusal(&error))?;
+        match head.format {
+            Some(FORMAT) => serde_json::from_slice(json).map_err(|error| refusal(&error)),
+            Some(other) => Err(invalid(format!(
+                "a report in format {other}; this ringpost-perf reads format {FORMAT}"
+            ))),
+            None => Err(invalid("not a report of ringpost-perf: it has no format".to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "OK",
+            Self::Failed => "FAILED",
+            Self::Partial => "PARTIAL",
+        })
+    }
+}
+
+fn refusal(error: &serde_json::Error) -> io::Error {
+    invalid(match error.classify() {
+        serde_json::error::Category::Eof => format!("the file is cut off: {error}"),
+        _ => format!("not a report of ringpost-perf: {error}"),
+    })
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// Whole numbers where they are large, three digits where they are small.
@@ -96,5 +219,82 @@ pub(crate) fn number(value: f64) -> String {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
+    }
+}
+
+/// The version of the file format; a file of another one is refused.
+const FORMAT: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::histogram;
+
+    fn full() -> Report {
+        let mut report = Report { label: "a".into(), shape: "pairs".into(), ..Report::default() };
+        report.manifest = Manifest::read(None).expect("this machine");
+        report.figure("rate_per_s", 12.5);
+        let mut latency = histogram();
+        latency.saturating_record(1_234_567);
+        report.percentiles("latency", &latency);
+        report.tally.sent = 1;
+        report.phases.push(Phase { name: "ramp".into(), start_s: 0.25 });
+        let latency_us = Some([1.0, 2.0, 3.0]);
+        report.series.push(Sample { at_s: 0.5, latency_us, ..Sample::default() });
+        report
+    }
+
+    #[test]
+    fn a_report_reads_back_as_it_was_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        let mut report = full();
+        report.conclude();
+        report.save(&path).expect("written");
+        assert_eq!(Report::load(&path).expect("read"), report);
+        assert_eq!(report.verdict(), Verdict::Ok);
+    }
+
+    #[test]
+    fn every_truncation_of_a_report_is_refused_as_cut_off() {
+        let json = serde_json::to_vec(&full()).expect("json");
+        for length in 0..json.len() {
+            let error = Report::parse(&json[..length]).expect_err("it is cut off");
+            assert!(error.to_string().contains("cut off"), "at {length}: {error}");
+        }
+    }
+
+    #[test]
+    fn foreign_files_are_refused_with_what_they_are() {
+        let refused = |json: &str| Report::parse(json.as_bytes()).expect_err(json).to_string();
+        assert!(refused("{\"rate\": 1}").contains("no format"));
+        assert!(refused("{\"format\": 99}").contains("format 99"));
+        assert!(refused("<html>").contains("not a report"));
+        assert!(refused("[1, 2]").contains("not a report"));
+        assert!(refused("{\"format\": 1, \"label\": 7}").contains("not a report"));
+    }
+
+    #[test]
+    fn only_a_complete_run_without_faults_is_ok() {
+        let mut lost = full();
+        lost.tally.lost = 1;
+        lost.conclude();
+        assert_eq!((lost.ok, lost.verdict()), (false, Verdict::Failed));
+        assert!(lost.verdict_line().starts_with("FAILED"));
+
+        let mut aborted = full();
+        aborted.abort("the server is gone".into());
+        aborted.conclude();
+        assert_eq!((aborted.ok, aborted.verdict()), (false, Verdict::Partial));
+        assert!(aborted.verdict_line().starts_with("PARTIAL"));
+        assert_eq!(aborted.failures, ["the server is gone"]);
+    }
+
+    #[test]
+    fn a_figure_that_is_no_number_is_left_out() {
+        let mut report = Report::default();
+        report.figure("rate_per_s", 1.0 / 0.0);
+        report.figure("share_percent", f64::NAN);
+        assert!(report.figures.is_empty());
     }
 }
