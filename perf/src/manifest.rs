@@ -16,6 +16,8 @@ use time::format_description::well_known::Rfc3339;
 pub(crate) struct Manifest {
     /// When the run began, in UTC.
     pub date: String,
+    /// The same in seconds since 1970: what lines up the parts of one run.
+    pub start_unix_s: f64,
     /// The kernel's release.
     pub kernel: String,
     pub cpu_model: String,
@@ -61,8 +63,10 @@ impl Manifest {
         let (open_files_soft, open_files_hard) = sample::open_file_limits().unwrap_or_default();
         let cpu = procfs::CpuInfo::current().ok();
         let model = cpu.as_ref().and_then(|cpu| Some(cpu.model_name(0)?.to_owned()));
+        let now = OffsetDateTime::now_utc();
         Ok(Self {
-            date: now(),
+            date: date(now),
+            start_unix_s: now.unix_timestamp_nanos() as f64 / 1e9,
             kernel: kernel("kernel/osrelease"),
             cpu_model: model.unwrap_or_default(),
             cores: cpu.map_or(0, |cpu| cpu.num_cores() as u64),
@@ -116,10 +120,8 @@ impl ServerManifest {
     }
 }
 
-fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    let whole = now.replace_nanosecond(0).unwrap_or(now);
-    whole.format(&Rfc3339).unwrap_or_default()
+fn date(time: OffsetDateTime) -> String {
+    time.truncate_to_second().format(&Rfc3339).unwrap_or_default()
 }
 
 /// A file of `/proc/sys` as one line.
