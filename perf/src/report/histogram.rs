@@ -24,10 +24,20 @@ impl<'de> Deserialize<'de> for SavedHistogram {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
+        // The library makes room for as many bytes as the head claims to follow.
+        let claimed = bytes.get(LENGTH_AT..).and_then(|rest| rest.first_chunk());
+        let claimed = claimed.map(|length| u32::from_be_bytes(*length) as usize + HEAD_BYTES);
+        if claimed != Some(bytes.len()) {
+            return Err(de::Error::custom("a histogram is cut off"));
+        }
         let read = Deserializer::new().deserialize(&mut bytes.as_slice());
         read.map(Self).map_err(|error| de::Error::custom(format!("a histogram: {error}")))
     }
 }
+
+/// Of the V2 form: cookie, length of what follows the head, and five fields more.
+const HEAD_BYTES: usize = 40;
+const LENGTH_AT: usize = 4;
 
 #[cfg(test)]
 mod tests {
