@@ -150,7 +150,8 @@ impl Echo {
             Completion::AcceptFailed { .. }
             | Completion::HandedIn { .. }
             | Completion::Unsent { .. }
-            | Completion::HandedOver { .. } => {}
+            | Completion::HandedOver { .. }
+            | Completion::Dialed { .. } => {}
         }
     }
 

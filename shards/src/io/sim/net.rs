@@ -585,6 +585,7 @@ fn describe(completion: &Completion<super::SimBuf>) -> (&'static str, u32, usize
         Completion::HandedOver { slot, result: Ok(()) } => ("handed over", slot.index, 0),
         Completion::HandedOver { slot, result: Err(_) } => ("hand-over failed", slot.index, 0),
         Completion::Closed { slot } => ("closed", slot.index, 0),
+        Completion::Dialed { token, .. } => ("dialed", *token as u32, 0),
     }
 }
 

@@ -93,6 +93,7 @@ impl Echo {
                 self.conn(slot).closing = false;
                 self.io.receive(slot);
             }
+            Completion::Dialed { .. } => unreachable!("nobody dials"),
         }
     }
 
