@@ -5,6 +5,7 @@
 use crate::check::MIN_PAYLOAD;
 use crate::client::Endpoint;
 use crate::scenario::{Setup, idle, traffic};
+use crate::show::Show;
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -22,11 +23,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     #[command(flatten)]
     Load(Scenario),
-    /// Prints medians and ratios of JSON reports; the first label is the base of the ratios.
-    Table {
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    #[command(flatten)]
+    Show(Show),
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +127,9 @@ pub(crate) struct LoadArgs {
     /// Writes the report to this file, too.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Draws the report as one HTML file, too.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

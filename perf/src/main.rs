@@ -6,13 +6,19 @@
 mod args;
 mod check;
 mod client;
+mod compare;
 mod engine;
+mod html;
 mod manifest;
+mod merge;
 mod procfs;
+#[allow(dead_code, reason = "the coordinator of the load shows its samples")]
+mod progress;
 mod report;
 #[allow(dead_code, reason = "the coordinator of the load takes its samples")]
 mod sample;
 mod scenario;
+mod show;
 mod table;
 mod transport;
 
@@ -31,7 +37,13 @@ use transport::Dialer;
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Load(scenario) => load(&scenario),
-        Command::Table { files } => table(&files),
+        Command::Show(show) => match show.run() {
+            Ok(is_good) => exit_code(is_good),
+            Err(why) => {
+                eprintln!("{why}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -59,13 +71,19 @@ fn load(scenario: &Scenario) -> ExitCode {
     }
     report.conclude();
     report.print();
-    if let Some(path) = &args.json
-        && let Err(error) = report.save(path)
-    {
-        eprintln!("{}: {error}", path.display());
-        return ExitCode::FAILURE;
-    }
-    if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let saved = [
+        args.json.as_deref().map(|path| report.save(path)),
+        args.html.as_deref().map(|path| html::save(&report, path)),
+    ];
+    let is_saved = saved
+        .into_iter()
+        .flatten()
+        .all(|saved| saved.inspect_err(|why| eprintln!("{why}")).is_ok());
+    exit_code(report.ok && is_saved)
+}
+
+fn exit_code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run<C: Client>(scenario: &Scenario, args: &LoadArgs, report: &mut Report) -> Result<(), Abort> {
@@ -81,19 +99,4 @@ fn run<C: Client>(scenario: &Scenario, args: &LoadArgs, report: &mut Report) -> 
         }
         Scenario::Connect(_) => connect::run(&setup, setup.login_concurrency, &mut engine, report),
     }
-}
-
-fn table(files: &[std::path::PathBuf]) -> ExitCode {
-    let mut reports = Vec::new();
-    for path in files {
-        match Report::load(path) {
-            Ok(report) => reports.push(report),
-            Err(error) => {
-                eprintln!("{}: {error}", path.display());
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    print!("{}", table::render(&reports));
-    if reports.iter().all(|report| report.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

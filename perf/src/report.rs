@@ -15,7 +15,6 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::Path;
 
 /// The result of one run.
@@ -162,19 +161,22 @@ impl Report {
         println!("  {}", self.verdict_line());
     }
 
-    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
-        let mut json = serde_json::to_vec_pretty(self)?;
+    /// # Errors
+    /// If the file cannot be written; the message names it.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), String> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| named(path, &error))?;
         json.push(b'\n');
-        std::fs::write(path, json)
+        std::fs::write(path, json).map_err(|error| named(path, &error))
     }
 
     /// # Errors
-    /// Says whether the file is cut off, of another version, or something else.
-    pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        Self::parse(&std::fs::read(path)?)
+    /// Names the file, and says whether it is cut off, of another version, or something else.
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        let json = std::fs::read(path).map_err(|error| named(path, &error))?;
+        Self::parse(&json).map_err(|why| named(path, &why))
     }
 
-    fn parse(json: &[u8]) -> io::Result<Self> {
+    fn parse(json: &[u8]) -> Result<Self, String> {
         /// What tells our files from others, before the rest is looked at.
         #[derive(Deserialize)]
         struct Head {
@@ -183,10 +185,10 @@ impl Report {
         let head: Head = serde_json::from_slice(json).map_err(|error| refusal(&error))?;
         match head.format {
             Some(FORMAT) => serde_json::from_slice(json).map_err(|error| refusal(&error)),
-            Some(other) => Err(invalid(format!(
-                "a report in format {other}; this ringpost-perf reads format {FORMAT}"
-            ))),
-            None => Err(invalid("not a report of ringpost-perf: it has no format".to_owned())),
+            Some(other) => {
+                Err(format!("a report in format {other}; this ringpost-perf reads format {FORMAT}"))
+            }
+            None => Err("not a report of ringpost-perf: it has no format".to_owned()),
         }
     }
 }
@@ -201,15 +203,15 @@ impl fmt::Display for Verdict {
     }
 }
 
-fn refusal(error: &serde_json::Error) -> io::Error {
-    invalid(match error.classify() {
+fn refusal(error: &serde_json::Error) -> String {
+    match error.classify() {
         serde_json::error::Category::Eof => format!("the file is cut off: {error}"),
         _ => format!("damaged, or not a report of ringpost-perf: {error}"),
-    })
+    }
 }
 
-fn invalid(why: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+fn named(path: &Path, why: &impl fmt::Display) -> String {
+    format!("{}: {why}", path.display())
 }
 
 /// Whole numbers where they are large, three digits where they are small.
@@ -259,7 +261,7 @@ mod tests {
     fn every_truncation_of_a_report_is_refused() {
         let json = serde_json::to_vec(&full()).expect("json");
         for length in 0..json.len() {
-            let error = Report::parse(&json[..length]).expect_err("it is cut off").to_string();
+            let error = Report::parse(&json[..length]).expect_err("it is cut off");
             // A number without its last digits is no number.
             let is_told = error.contains("cut off") || error.contains("invalid number");
             assert!(is_told, "at {length}: {error}");
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn foreign_files_are_refused_with_what_they_are() {
-        let refused = |json: &str| Report::parse(json.as_bytes()).expect_err(json).to_string();
+        let refused = |json: &str| Report::parse(json.as_bytes()).expect_err(json);
         assert!(refused("{\"rate\": 1}").contains("no format"));
         assert!(refused("{\"format\": 99}").contains("format 99"));
         assert!(refused("<html>").contains("not a report"));
