@@ -62,7 +62,8 @@ impl Chart<'_> {
             })
             .collect();
         Ok(format!(
-            "<figure><figcaption><h3>{}</h3><p>{}</p><ul>{legend}</ul></figcaption>\n{svg}</figure>\n",
+            "<figure><figcaption><h3>{}</h3><p>{}</p><ul>{legend}</ul></figcaption>\n\
+             {svg}</figure>\n",
             escaped(self.title),
             escaped(self.caption)
         ))
@@ -72,8 +73,8 @@ impl Chart<'_> {
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
-            .margin_right(36)
-            .x_label_area_size(88)
+            .margin_right(64)
+            .x_label_area_size(80)
             .y_label_area_size(136)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
         self.bands(&mut chart)?;
@@ -84,8 +85,8 @@ impl Chart<'_> {
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
             .axis_style(AXIS)
-            .label_style(text(24))
-            .axis_desc_style(text(24))
+            .label_style(text(26))
+            .axis_desc_style(text(26))
             .draw()?;
         for line in lines {
             self.line(line, &mut chart)?;
@@ -133,10 +134,10 @@ impl Chart<'_> {
     /// Where there is room for them, at the top.
     fn names_of_bands(&self, chart: &mut Context<'_, '_>) -> Drawn {
         let width = self.x.range.end - self.x.range.start;
-        let style = text(22).pos(Pos::new(HPos::Left, VPos::Top));
+        let style = text(24).pos(Pos::new(HPos::Left, VPos::Top));
         let names = self.spans().filter_map(|(from, to, name)| {
             let room = (to - from) / width * f64::from(SIZE.0);
-            let fits = room > 15.0 * name.chars().count() as f64;
+            let fits = room > 16.0 * name.chars().count() as f64;
             let place = (from, self.y.range.end);
             fits.then(|| {
                 EmptyElement::at(place) + Text::new(name.to_owned(), (10, 8), style.clone())
@@ -176,7 +177,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn thinning_keeps_the_peak_and_the_order(ys in prop::collection::vec(0.0f64..1e9, 0..9000)) {
+        fn thinning_keeps_the_peak_and_the_order(
+            ys in prop::collection::vec(0.0f64..1e9, 0..9000),
+        ) {
             let points: Vec<_> = ys.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
             let thin = thinned(points.clone());
             prop_assert!(thin.len() <= POINTS_MAX);

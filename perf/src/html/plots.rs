@@ -93,7 +93,7 @@ impl<'a> Plots<'a> {
         }
         Chart {
             title: "Latency by percentile",
-            caption: "All values of the measured window; each step to the right is ten times rarer.",
+            caption: "Values of the measured window; each step to the right is ten times rarer.",
             x: Axis::nines("share of all values at or below", most),
             y: log_axis("milliseconds", &lines),
             lines,
@@ -175,7 +175,7 @@ impl<'a> Plots<'a> {
             title,
             caption,
             x: Axis::time(self.end_s),
-            y: Axis::linear(y_title, values(&lines).fold(0.0, f64::max)),
+            y: Axis::linear(y_title, values(&lines).fold(0.0, f64::max) * HEADROOM),
             lines,
             phases: &self.report.phases,
         }
@@ -275,6 +275,8 @@ const ACK: &str = "From the same moment to the server's acknowledgement.";
 const CURVES: [(&str, &str, RGBColor); 3] =
     [("latency", "delivery", BLUE), ("ack", "acknowledgement", GREEN), ("login", "login", VIOLET)];
 const ENOUGH_CONNECTIONS: u64 = 100;
+/// Above the highest line, for the names of the phases.
+const HEADROOM: f64 = 1.1;
 const US_PER_MS: f64 = 1e3;
 const NS_PER_MS: f64 = 1e6;
 

@@ -28,7 +28,8 @@ impl Axis {
         let step = nice_step(max / TICKS);
         let count = (max / step).ceil() as usize;
         let ticks = (0..=count).map(|tick| tick as f64 * step);
-        let ticks = ticks.map(|value| (value, short(value))).collect();
+        let unit = unit(count as f64 * step);
+        let ticks = ticks.map(|value| (value, in_unit(value, unit))).collect();
         Self { title: title.to_owned(), range: 0.0..count as f64 * step, ticks, kind: Kind::Linear }
     }
 
@@ -128,17 +129,27 @@ fn nice_step(raw: f64) -> f64 {
     nice.into_iter().find(|step| *step >= raw * 0.999_999).unwrap_or(10.0 * decade)
 }
 
-/// A tick's value with as few characters as it needs.
+/// A value with as few characters as it needs.
 fn short(value: f64) -> String {
-    let (size, unit) = match value.abs() {
+    in_unit(value, unit(value))
+}
+
+/// The size and letter that keep `value` short.
+fn unit(value: f64) -> (f64, &'static str) {
+    match value.abs() {
         size if size >= 1e9 => (1e9, "G"),
         size if size >= 1e6 => (1e6, "M"),
         size if size >= 1e4 => (1e3, "k"),
         _ => (1.0, ""),
-    };
+    }
+}
+
+fn in_unit(value: f64, (size, letter): (f64, &str)) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let digits = format!("{:.6}", value / size);
-    let digits = digits.trim_end_matches('0').trim_end_matches('.');
-    format!("{digits}{unit}")
+    format!("{}{letter}", digits.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// About as many ticks as are easy to read on a chart of this size.
@@ -156,7 +167,7 @@ mod tests {
     #[test]
     fn ticks_stand_at_round_values() {
         assert_eq!(words(&Axis::linear("y", 11.0)), ["0", "2", "4", "6", "8", "10", "12"]);
-        assert_eq!(words(&Axis::linear("y", 50_000.0))[1..3], ["10k", "20k"]);
+        assert_eq!(words(&Axis::linear("y", 14_000.0))[..3], ["0", "5k", "10k"]);
         assert_eq!(words(&Axis::linear("y", 0.03))[1], "0.005");
         assert_eq!(words(&Axis::log10("y", 0.02, 3000.0))[..3], ["0.01", "0.1", "1"]);
         assert_eq!(words(&Axis::log10("y", 1.5, 80.0))[..4], ["1", "2", "5", "10"]);

@@ -167,7 +167,8 @@ proptest! {
         let mut at_s = 0.0;
         for (step, a, b, p99) in points {
             at_s += step;
-            let server = ServerSample { rss_bytes: a.into(), user_s: b.into(), ..Default::default() };
+            let (rss_bytes, user_s) = (a.into(), b.into());
+            let server = ServerSample { rss_bytes, user_s, ..ServerSample::default() };
             report.series.push(Sample {
                 at_s,
                 connections: a.into(),
