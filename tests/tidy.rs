@@ -55,7 +55,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("codec/", &["codec"]),
     ("storage/", &["storage", "codec"]),
     ("shards/", &["shards", "storage", "codec"]),
-    ("perf/", &["perf", "codec", "shards::io"]),
+    ("perf/", &["perf", "codec", "shards::io", "shards::router"]),
     ("src/", &["ringpost", "codec", "storage", "shards"]),
     ("tests/", &["ringpost", "codec", "storage", "shards"]),
     ("examples/", &["codec", "shards"]),

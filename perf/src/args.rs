@@ -4,10 +4,12 @@
 
 use crate::check::MIN_PAYLOAD;
 use crate::client::Endpoint;
-use crate::scenario::{Setup, idle, traffic};
+use crate::scenario::traffic::{Placement, Profile};
+use crate::scenario::{Setup, traffic};
 use crate::show::Show;
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
-use std::net::ToSocketAddrs;
+use std::fmt;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,48 +33,94 @@ pub(crate) enum Command {
 pub(crate) enum Scenario {
     /// Pairs of users, one sending to the other.
     Pairs(Pairs),
-    /// One sender and a group.
+    /// Groups with one sender each.
     Fanout(Fanout),
+    /// Store and forward: messages to users who are away, who then come and fetch them.
+    Offline(Offline),
     /// Logged-in connections that are only held.
     Idle(Idle),
     /// Logins as fast as they go.
     Connect(Connect),
+    /// Everybody is thrown out at once, and wants back.
+    Storm(Storm),
+    /// A blend from a TOML file, see perf/scenarios.
+    Mixed(Mixed),
+    /// Half a minute of everything against a gateway of its own: does all of it work?
+    Smoke(Smoke),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pairs {
     #[command(flatten)]
-    load: LoadArgs,
+    pub load: LoadArgs,
     /// Pairs: user 1 sends to 2, 3 to 4, ...
-    #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=500_000))]
-    pairs: u32,
+    #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub pairs: u32,
+    /// Where the users of a pair live; needs --shards.
+    #[arg(long, value_enum, default_value_t = Placement::Mixed)]
+    pub placement: Placement,
+    /// The gateway's number of shards, for --placement.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=1024))]
+    pub shards: u16,
     #[command(flatten)]
-    messages: Messages,
+    pub messages: Messages,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Fanout {
     #[command(flatten)]
-    load: LoadArgs,
-    /// Members, the sender (the first user) included; he gets no copy.
+    pub load: LoadArgs,
+    /// Members of a group, the sender (its first user) included; he gets no copy.
     #[arg(long, default_value_t = 1001, value_parser = value_parser!(u32).range(2..=1_000_000))]
-    members: u32,
-    /// The group's id; it must exist with the users 1 to --members in it.
+    pub members: u32,
+    /// Groups, each with members of its own.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
+    pub groups: u32,
+    /// The first group's id. The groups must exist: the first with the users 1 to --members, the
+    /// next with the users after them, and so on.
     #[arg(long, default_value_t = 1)]
-    group: u32,
+    pub group: u32,
     #[command(flatten)]
-    messages: Messages,
+    pub messages: Messages,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Offline {
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Pairs: user 1 sends to 2, who is not there, 3 to 4, ...
+    #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub pairs: u32,
+    #[command(flatten)]
+    pub messages: Messages,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Idle {
     #[command(flatten)]
-    load: LoadArgs,
-    #[arg(long, default_value_t = 15_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
-    connections: u32,
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub crowd: CrowdArgs,
     /// Where the memory slope begins; fewer than --connections.
     #[arg(long, default_value_t = 3_000)]
-    base: u32,
+    pub base: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Storm {
+    #[command(flatten)]
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub crowd: CrowdArgs,
+    /// Restarts the server (run by sh); without it the clients hang up by themselves.
+    #[arg(long)]
+    pub command: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CrowdArgs {
+    #[arg(long, default_value_t = 15_000, value_parser = value_parser!(u32).range(1..=2_000_000))]
+    pub connections: u32,
     /// Seconds of rest before each reading of the server's memory.
     #[arg(long, default_value_t = 2.0)]
     settle: f64,
@@ -81,18 +129,46 @@ pub(crate) struct Idle {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Connect {
     #[command(flatten)]
-    load: LoadArgs,
+    pub load: LoadArgs,
 }
 
-/// What the messages are like.
 #[derive(Debug, clap::Args)]
-struct Messages {
-    /// Messages in flight per sender.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=4096))]
-    depth: u16,
+pub(crate) struct Mixed {
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// The scenario file.
+    pub file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Smoke {
+    /// The gateway's program; next to this one if not given.
+    #[arg(long)]
+    pub gateway: Option<PathBuf>,
+    /// Where reports stay; a temporary folder if not given.
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// What the messages are like, and when they are sent.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Messages {
+    /// Messages in flight per sender; in an open loop the bound of it.
+    #[arg(long, value_parser = value_parser!(u16).range(1..=4096))]
+    depth: Option<u16>,
     /// Payload bytes.
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(PAYLOAD))]
     payload: u16,
+    /// Open loop: messages per second of all senders together, on a schedule.
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Open loop in steps: SECONDSxRATE, one after the other, as in 10x5000,10x80000,10x5000.
+    #[arg(long, conflicts_with = "rate", value_delimiter = ',', value_parser = step)]
+    steps: Vec<(Duration, f64)>,
+    /// Open loop: scheduled messages that wait longer than these milliseconds for a free place in
+    /// flight are given up, and counted.
+    #[arg(long, default_value_t = 60_000)]
+    late_ms: u64,
 }
 
 /// What every scenario takes.
@@ -112,6 +188,19 @@ pub(crate) struct LoadArgs {
     /// Logins in progress at a time.
     #[arg(long, default_value_t = 64, value_parser = value_parser!(u16).range(1..=4096))]
     concurrency: u16,
+    /// Logins begun per second, of all workers together; as fast as they go if not given.
+    #[arg(long, value_parser = rate)]
+    ramp_rate: Option<f64>,
+    /// Threads, each with a ring of its own; as few as the limit of open files allows if not given.
+    #[arg(long, value_parser = value_parser!(u16).range(1..=256))]
+    rings: Option<u16>,
+    /// Addresses of this machine to connect from, in turn; 127.0.0.2 to 127.0.0.250 towards a
+    /// loopback server if not given.
+    #[arg(long, value_delimiter = ',')]
+    bind_addrs: Vec<IpAddr>,
+    /// Seconds without any progress after which the server counts as stuck.
+    #[arg(long, default_value_t = 10.0)]
+    patience: f64,
     /// Seconds of measuring (idle: of holding).
     #[arg(long, default_value_t = 10.0)]
     duration: f64,
@@ -141,12 +230,17 @@ pub(crate) enum Protocol {
 }
 
 impl Scenario {
-    pub(crate) fn load_args(&self) -> &LoadArgs {
+    /// What is common to all; [`Smoke`] makes its own.
+    pub(crate) fn load_args(&self) -> Option<&LoadArgs> {
         match self {
             Self::Pairs(Pairs { load, .. })
             | Self::Fanout(Fanout { load, .. })
+            | Self::Offline(Offline { load, .. })
             | Self::Idle(Idle { load, .. })
-            | Self::Connect(Connect { load }) => load,
+            | Self::Connect(Connect { load })
+            | Self::Storm(Storm { load, .. })
+            | Self::Mixed(Mixed { load, .. }) => Some(load),
+            Self::Smoke(_) => None,
         }
     }
 
@@ -154,69 +248,100 @@ impl Scenario {
         match self {
             Self::Pairs(_) => "pairs",
             Self::Fanout(_) => "fanout",
+            Self::Offline(_) => "offline",
             Self::Idle(_) => "idle",
             Self::Connect(_) => "connect",
+            Self::Storm(_) => "storm",
+            Self::Mixed(_) => "mixed",
+            Self::Smoke(_) => "smoke",
         }
     }
 
     /// Names the scenario and everything that makes runs comparable.
     pub(crate) fn shape(&self) -> String {
         match self {
-            Self::Pairs(Pairs { pairs, messages: Messages { depth, payload }, .. }) => {
-                format!("pairs {pairs} x {depth} in flight, {payload} bytes")
+            Self::Pairs(Pairs { pairs, placement, messages, .. }) => {
+                let placed = match placement {
+                    Placement::Mixed => "",
+                    Placement::SameShard => " on the same shard",
+                    Placement::CrossShard => " across shards",
+                };
+                format!("pairs {pairs}{placed} x {messages}")
             }
-            Self::Fanout(Fanout { members, messages: Messages { depth, payload }, .. }) => {
-                format!("fanout 1 -> {} x {depth} in flight, {payload} bytes", members - 1)
+            Self::Fanout(Fanout { members, groups: 1, messages, .. }) => {
+                format!("fanout 1 -> {} x {messages}", members - 1)
             }
-            Self::Idle(Idle { connections, base, .. }) => {
-                format!("idle {connections}, slope from {base}")
+            Self::Fanout(Fanout { members, groups, messages, .. }) => {
+                format!("fanout {groups} x 1 -> {} x {messages}", members - 1)
+            }
+            Self::Offline(Offline { pairs, messages, .. }) => {
+                format!("offline {pairs} x {messages}")
+            }
+            Self::Idle(Idle { crowd, base, .. }) => {
+                format!("idle {}, slope from {base}", crowd.connections)
             }
             Self::Connect(Connect { load }) => format!("connect {} at a time", load.concurrency),
+            Self::Storm(Storm { crowd, command, .. }) => {
+                let cause = if command.is_some() { "a restart" } else { "hanging up" };
+                format!("storm {} after {cause}", crowd.connections)
+            }
+            Self::Mixed(Mixed { file, .. }) => format!("mixed {}", file.display()),
+            Self::Smoke(_) => "smoke".to_owned(),
         }
-    }
-}
-
-impl Pairs {
-    pub(crate) fn traffic(&self) -> traffic::Shape {
-        self.messages.shape(&self.load, self.pairs as usize, 1, None)
-    }
-}
-
-impl Fanout {
-    pub(crate) fn traffic(&self) -> traffic::Shape {
-        self.messages.shape(&self.load, 1, self.members as usize - 1, Some(self.group))
     }
 }
 
 impl Idle {
-    pub(crate) fn idle(&self) -> Result<idle::Shape, String> {
-        if self.base >= self.connections {
+    /// The base as a share of all.
+    pub(crate) fn base_share(&self) -> Result<f64, String> {
+        if self.base >= self.crowd.connections {
             return Err("--base must be fewer than --connections".to_owned());
         }
-        Ok(idle::Shape {
-            base: self.base as usize,
-            connections: self.connections as usize,
-            settle: seconds(self.settle),
-        })
+        Ok(f64::from(self.base) / f64::from(self.crowd.connections))
+    }
+}
+
+impl CrowdArgs {
+    pub(crate) fn settle(&self) -> Duration {
+        seconds(self.settle)
     }
 }
 
 impl Messages {
-    fn shape(
-        &self,
-        load: &LoadArgs,
-        senders: usize,
-        receivers: usize,
-        group: Option<u32>,
-    ) -> traffic::Shape {
-        traffic::Shape {
-            senders,
-            receivers,
-            group,
-            depth: self.depth,
-            payload: usize::from(self.payload),
-            acked: load.protocol != Protocol::Mqtt || load.qos > 0,
+    pub(crate) fn profile(&self, load: &LoadArgs) -> Profile {
+        match (self.rate, &self.steps[..]) {
+            (None, []) => Profile::Closed,
+            (Some(rate), _) => Profile::Open(vec![(seconds(load.duration), rate)]),
+            (None, steps) => Profile::Open(steps.to_vec()),
         }
+    }
+
+    pub(crate) fn shape(&self, receivers: usize, await_arrival: bool) -> traffic::Shape {
+        let open = self.rate.is_some() || !self.steps.is_empty();
+        traffic::Shape {
+            receivers,
+            depth: self.depth.unwrap_or(if open { OPEN_DEPTH } else { 1 }),
+            payload: usize::from(self.payload),
+            await_arrival,
+            late_max_ns: self.late_ms.saturating_mul(1_000_000),
+        }
+    }
+}
+
+impl fmt::Display for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.rate, &self.steps[..]) {
+            (None, []) => write!(f, "{} in flight", self.depth.unwrap_or(1))?,
+            (Some(rate), _) => write!(f, "open loop at {rate}/s")?,
+            (None, steps) => {
+                write!(f, "open loop at ")?;
+                for (index, (time, rate)) in steps.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{rate}/s for {} s", time.as_secs_f64())?;
+                }
+            }
+        }
+        write!(f, ", {} bytes", self.payload)
     }
 }
 
@@ -232,12 +357,20 @@ impl LoadArgs {
             run,
             first_user: self.first_user,
             qos: self.qos,
+            acked: self.protocol != Protocol::Mqtt || self.qos > 0,
+            stores: self.protocol == Protocol::Binary,
             login_concurrency: usize::from(self.concurrency),
+            ramp_per_s: self.ramp_rate,
             warm_up: seconds(self.warm_up),
             duration: seconds(self.duration),
-            patience: PATIENCE,
-            server_pid: self.server_pid.map(|pid| pid.to_string()),
+            patience: seconds(self.patience),
+            server_pid: self.server_pid,
+            rings: self.rings.map(usize::from),
         }
+    }
+
+    pub(crate) fn bind_addrs(&self) -> &[IpAddr] {
+        &self.bind_addrs
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
@@ -266,8 +399,23 @@ fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(if seconds.is_finite() { seconds.clamp(0.0, 86_400.0) } else { 0.0 })
 }
 
-/// Longer than a server's first retries.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// `SECONDSxRATE`.
+fn step(text: &str) -> Result<(Duration, f64), String> {
+    let (time, per_s) = text.split_once('x').ok_or("expected SECONDSxRATE, as in 10x5000")?;
+    let time: f64 = time.parse().map_err(|_| format!("{time} is no number of seconds"))?;
+    if !(0.1..=86_400.0).contains(&time) {
+        return Err("a step lasts from 0.1 to 86400 seconds".to_owned());
+    }
+    Ok((seconds(time), rate(per_s)?))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if (0.01..=1e9).contains(&rate) { Ok(rate) } else { Err("from 0.01 to 1e9 per second".into()) }
+}
+
+/// Messages in flight per sender in an open loop: far more than a server that keeps up needs.
+const OPEN_DEPTH: u16 = 1024;
 /// Below, no stamp fits; above, the binary system's Java clients could not read it.
 const PAYLOAD: std::ops::RangeInclusive<i64> = MIN_PAYLOAD as i64..=32_767;
 

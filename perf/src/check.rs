@@ -9,6 +9,7 @@
 //! Owns: the payload layout, the per-stream order check, the tally. Never: sockets, protocols.
 
 use serde::{Deserialize, Serialize};
+use std::ops::Add;
 
 /// Shortest payload that still carries a word of keystream.
 pub(crate) const MIN_PAYLOAD: usize = HEADER + 8;
@@ -119,6 +120,10 @@ pub(crate) struct Tally {
     /// Whole messages of an earlier run (at-least-once delivery makes them legitimate): not
     /// counted against this one.
     pub stale: u64,
+    /// Scheduled and not sent, because the ones before were still under way: load that the server
+    /// was spared. Not counted against it.
+    #[serde(default)]
+    pub unsent: u64,
 }
 
 impl Tally {
@@ -135,6 +140,27 @@ impl Tally {
         ]
         .into_iter()
         .filter(|(_, count)| *count > 0)
+    }
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            acked: self.acked + other.acked,
+            delivered: self.delivered + other.delivered,
+            lost: self.lost + other.lost,
+            duplicated: self.duplicated + other.duplicated,
+            reordered: self.reordered + other.reordered,
+            misdelivered: self.misdelivered + other.misdelivered,
+            corrupted: self.corrupted + other.corrupted,
+            bad_acks: self.bad_acks + other.bad_acks,
+            unacked: self.unacked + other.unacked,
+            stale: self.stale + other.stale,
+            unsent: self.unsent + other.unsent,
+        }
     }
 }
 

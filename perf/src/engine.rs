@@ -1,12 +1,20 @@
-//! The loop: one thread, one epoll set, at most one write per ready connection and turn.
+//! The loop of one worker: one ring, many connections, at most one send per connection and turn.
 //!
-//! Owns: connections, shared buffers, the run's clock, the login histogram. Never: knows what is
-//! sent or why; a [`Handler`] does.
+//! Owns: connections, the login histogram, what is queued to be sent. Never: knows what is sent
+//! or why; a [`Handler`] does.
 
-use crate::client::{Client, Event, Login, Refused, Target};
-use crate::transport::{Dialer, Progress, Transport};
+mod conn;
+
+pub(crate) use conn::{Closed, Port};
+
+use crate::client::{Client, Event, Login};
+use crate::dialer::Dialer;
+use conn::{Conn, State};
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token};
+use shards::io::probe::SetupError;
+use shards::io::sys::{self, Waker};
+use shards::io::uring::{RecvBuf, UringConfig, UringIo};
+use shards::io::{Completion, Dial, Io, Now, Piece, SendBatch, Slot, Wait};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -16,185 +24,125 @@ pub(crate) trait Handler<C: Client> {
     fn on_event(&mut self, conn: usize, event: Event<'_>, port: &mut Port<'_, C>);
 }
 
-/// What a handler may do to the connection that it was called for. Everything it says leaves in
-/// one write when the connection's input is worked off.
-pub(crate) struct Port<'a, C> {
-    client: &'a mut C,
-    out: &'a mut Vec<u8>,
-    closing: &'a mut bool,
-    /// When the bytes at hand were read, in nanoseconds of the run.
-    pub now_ns: u64,
-}
-
-impl<C: Client> Port<'_, C> {
-    pub(crate) fn publish(&mut self, to: Target, slot: u16, seq: u64, payload: &[u8]) {
-        self.client.publish(to, slot, seq, payload, self.out);
-    }
-
-    /// Says good-bye and closes after the write.
-    pub(crate) fn close(&mut self) {
-        self.client.goodbye(self.out);
-        *self.closing = true;
-    }
-}
-
-/// Why a connection is gone.
-#[derive(Debug)]
-pub(crate) enum Closed {
-    /// As the handler wished.
-    Asked,
-    /// The server closed without a word.
-    ByServer,
-    Refused(Refused),
-    Broken(io::Error),
-}
-
-impl std::fmt::Display for Closed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Asked => write!(f, "closed as asked"),
-            Self::ByServer => write!(f, "the server closed the connection"),
-            Self::Refused(why) => why.fmt(f),
-            Self::Broken(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Closed {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
-/// Nanoseconds since the run began.
+/// Nanoseconds since the run began, the same on all workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Instant);
 
 impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
     pub(crate) fn now_ns(self) -> u64 {
         self.0.elapsed().as_nanos() as u64
     }
 }
 
-/// All connections of a run.
+/// All connections of a worker.
 pub(crate) struct Engine<C> {
-    poll: Poll,
-    events: Events,
+    io: UringIo,
+    /// By number, as the scenario counts them; `None`: closed, or never opened.
     conns: Vec<Option<Conn<C>>>,
+    /// By slot index: the connection that has it.
+    owners: Vec<u32>,
     dialer: Dialer,
+    /// Connections with something to send.
+    dirty: Vec<usize>,
     scratch: Scratch,
     closed: Vec<(usize, Closed)>,
     pub clock: Clock,
+    /// Connections that are logged in now.
+    pub connected: u64,
     /// Logins since the start.
     pub logins: u64,
     /// Nanoseconds from the dial to the session being usable.
     pub login_ns: Histogram<u64>,
 }
 
-struct Conn<C> {
-    transport: Transport,
-    client: C,
-    /// The beginning of a frame whose rest has not come.
-    spill: Vec<u8>,
-    dialled_ns: u64,
-    closing: bool,
-}
-
 /// Buffers that serve one connection after the other.
 struct Scratch {
-    wire: Box<[u8]>,
+    /// Input that is decrypted, or continues a spill.
     input: Vec<u8>,
-    out: Vec<u8>,
+    /// Output before encryption.
+    plain: Vec<u8>,
+    /// Buffers of sends that have ended.
+    spare: Vec<Vec<u8>>,
 }
 
 impl<C: Client> Engine<C> {
-    pub(crate) fn new(dialer: Dialer) -> io::Result<Self> {
+    /// `slots`: connections at once.
+    pub(crate) fn new(dialer: Dialer, clock: Clock, slots: u32) -> Result<Self, SetupError> {
+        let config = UringConfig {
+            entries: 2048,
+            cq_entries: 8192,
+            slots,
+            slot_reserve: 0,
+            buffers: if slots > MANY { 256 } else { 2048 },
+            ..UringConfig::default()
+        };
         Ok(Self {
-            poll: Poll::new()?,
-            events: Events::with_capacity(EVENTS),
+            io: UringIo::new(config, Vec::new())?,
             conns: Vec::new(),
+            owners: vec![0; slots as usize],
             dialer,
-            scratch: Scratch {
-                wire: vec![0; READ].into_boxed_slice(),
-                input: Vec::with_capacity(2 * READ),
-                out: Vec::with_capacity(READ),
-            },
+            dirty: Vec::new(),
+            scratch: Scratch { input: Vec::new(), plain: Vec::new(), spare: Vec::new() },
             closed: Vec::new(),
-            clock: Clock(Instant::now()),
+            clock,
+            connected: 0,
             logins: 0,
             login_ns: histogram(),
         })
     }
 
-    /// Connects `login` as connection `index`, the next free or a closed one.
+    /// Wakes this engine's turn from other threads.
+    pub(crate) fn waker(&self) -> Waker {
+        self.io.waker()
+    }
+
+    /// Connects `login` as connection `index`, which is not in use.
     pub(crate) fn open(&mut self, index: usize, login: Login) -> io::Result<()> {
-        let mut client = C::new(login);
-        let mut transport = self.dialer.dial()?;
-        self.scratch.out.clear();
-        client.hello(&self.dialer.endpoint, &mut self.scratch.out);
-        transport.prepare(&self.scratch.out)?;
-        // Edge-triggered: both interests are registered once for the life of the connection.
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut transport.stream, Token(index), interests)?;
-        let dialled_ns = self.clock.now_ns();
-        let conn = Conn { transport, client, spill: Vec::new(), dialled_ns, closing: false };
-        if index == self.conns.len() {
-            self.conns.push(None);
+        let (socket, tls) = (self.dialer.socket()?, self.dialer.tls()?);
+        let conn = Conn::new(C::new(login), tls, self.clock.now_ns());
+        if index >= self.conns.len() {
+            self.conns.resize_with(index + 1, || None);
         }
-        assert!(self.conns[index].is_none(), "connection {index} is still in use");
-        self.conns[index] = Some(conn);
+        let before = self.conns[index].replace(conn);
+        assert!(before.is_none(), "connection {index} is still in use");
+        self.io.dial(socket, self.dialer.endpoint.address, index as u64);
         Ok(())
     }
 
-    /// Waits for readiness, at most `timeout`, and works off everything that is ready.
-    pub(crate) fn turn(
-        &mut self,
-        handler: &mut impl Handler<C>,
-        timeout: Duration,
-    ) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
-        let Self { conns, events, scratch, clock, closed, logins, login_ns, .. } = self;
-        for event in events.iter() {
-            let Token(index) = event.token();
-            let Some(conn) = conns.get_mut(index).and_then(Option::as_mut) else {
-                continue;
-            };
-            let mut logged_in = false;
-            let until_closed = event.is_read_closed();
-            let outcome = conn.service(scratch, *clock, until_closed, |event, port| {
-                logged_in |= event == Event::Ready;
-                handler.on_event(index, event, port);
-            });
-            if logged_in {
-                *logins += 1;
-                login_ns.saturating_record(clock.now_ns() - conn.dialled_ns);
-            }
-            if let Err(why) = outcome {
-                conns[index] = None;
-                closed.push((index, why));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets `act` say something on a connection that has no input at the moment.
-    pub(crate) fn with(&mut self, index: usize, act: impl FnOnce(&mut Port<'_, C>)) {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return;
+    /// Sends what is queued, waits for completions until `deadline_ns` at most, and works them off.
+    pub(crate) fn turn(&mut self, handler: &mut impl Handler<C>, deadline_ns: u64) {
+        self.flush();
+        let wait = Duration::from_nanos(deadline_ns.saturating_sub(self.clock.now_ns()));
+        let wait = match wait.as_micros() as u64 {
+            0 => Wait::Poll,
+            micros => Wait::Until(Now(sys::now().0 + micros)),
         };
-        self.scratch.out.clear();
-        act(&mut Port {
-            client: &mut conn.client,
-            out: &mut self.scratch.out,
-            closing: &mut conn.closing,
-            now_ns: self.clock.now_ns(),
-        });
-        if let Err(why) = conn.transmit(&self.scratch.out) {
-            self.conns[index] = None;
-            self.closed.push((index, why));
+        self.io.wait(wait);
+        while let Some(completion) = self.io.next() {
+            self.complete(completion, handler);
+        }
+    }
+
+    /// Lets `act` say something on a connection that has no input at the moment. `false`: it is
+    /// not connected.
+    pub(crate) fn with(&mut self, index: usize, act: impl FnOnce(&mut Port<'_, C>)) -> bool {
+        let now_ns = self.clock.now_ns();
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let Some(conn) = conn.filter(|conn| conn.is_live()) else { return false };
+        let said = conn.say(&mut self.scratch.plain, now_ns, act);
+        self.settle(index, said);
+        true
+    }
+
+    /// Hangs up without a word.
+    pub(crate) fn hang_up(&mut self, index: usize) {
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        if let Some(State::Live(slot)) = conn.map(|conn| conn.state) {
+            self.close(slot, Closed::Asked);
         }
     }
 
@@ -202,73 +150,147 @@ impl<C: Client> Engine<C> {
     pub(crate) fn next_closed(&mut self) -> Option<(usize, Closed)> {
         self.closed.pop()
     }
-}
 
-impl<C: Client> Conn<C> {
-    /// Works off one readiness: what is unsent, then all input, then the answers.
-    fn service(
-        &mut self,
-        scratch: &mut Scratch,
-        clock: Clock,
-        until_closed: bool,
-        mut on_event: impl FnMut(Event<'_>, &mut Port<'_, C>),
-    ) -> Result<(), Closed> {
-        self.transport.flush()?;
-        let Scratch { wire, input, out } = scratch;
-        out.clear();
-        loop {
-            input.clear();
-            input.append(&mut self.spill);
-            let progress = self.transport.read(wire, input)?;
-            let mut port = Port {
-                client: &mut self.client,
-                out,
-                closing: &mut self.closing,
-                now_ns: clock.now_ns(),
-            };
-            let used = feed(input, &mut port, &mut on_event).map_err(Closed::Refused)?;
-            self.spill.extend_from_slice(&input[used..]);
-            if self.spill.len() > MAX_SPILL {
-                return Err(Closed::Refused(Refused::Malformed("a frame over all bounds")));
+    fn complete(&mut self, completion: Completion<RecvBuf>, handler: &mut impl Handler<C>) {
+        match completion {
+            Completion::Dialed { token, result } => match result {
+                Ok(slot) => self.dialed(token as usize, slot),
+                Err(error) => {
+                    let error = io::Error::from_raw_os_error(error.0);
+                    self.end(token as usize, Closed::Broken(error));
+                }
+            },
+            Completion::Received { slot, buf } => self.received(slot, buf, handler),
+            Completion::ReceiveEnded { slot, error } => {
+                let why = error.map_or(Closed::ByServer, |error| {
+                    Closed::Broken(io::Error::from_raw_os_error(error.0))
+                });
+                self.close(slot, why);
             }
-            match progress {
-                Progress::More => {}
-                Progress::Drained => break,
-                Progress::Closed => return Err(Closed::ByServer),
-                // The server closed before or after these bytes: no further edge would tell.
-                Progress::Some if until_closed => {}
-                Progress::Some => break,
+            Completion::Sent { slot, batch: Some(batch), .. } => self.sent(slot, batch),
+            Completion::Sent { batch: None, .. } => {}
+            Completion::SendFailed { slot, error, .. } => {
+                self.close(slot, Closed::Broken(io::Error::from_raw_os_error(error.0)));
+            }
+            Completion::Closed { slot } => self.released(slot),
+            Completion::Accepted { .. }
+            | Completion::AcceptFailed { .. }
+            | Completion::HandedIn { .. }
+            | Completion::HandedOver { .. }
+            | Completion::Unsent { .. } => unreachable!("a client never asks for these"),
+        }
+    }
+
+    fn dialed(&mut self, index: usize, slot: Slot) {
+        self.owners[slot.index as usize] = index as u32;
+        let Some(conn) = &mut self.conns[index] else { return };
+        conn.state = State::Live(slot);
+        self.io.receive(slot);
+        let endpoint = self.dialer.endpoint.clone();
+        let said = conn.hello(&endpoint, &mut self.scratch.plain);
+        self.settle(index, said);
+    }
+
+    fn received(&mut self, slot: Slot, mut buf: RecvBuf, handler: &mut impl Handler<C>) {
+        let index = self.owner(slot);
+        let Some(conn) = &mut self.conns[index] else { return };
+        if !conn.is_live() {
+            self.io.recycle(buf);
+            return;
+        }
+        let now_ns = self.clock.now_ns();
+        let mut logged_in = false;
+        let Scratch { input, plain, .. } = &mut self.scratch;
+        let heard = conn.hear(&mut buf, input, plain, now_ns, &mut |event, port| {
+            logged_in |= event == Event::Ready;
+            handler.on_event(index, event, port);
+        });
+        self.io.recycle(buf);
+        if logged_in {
+            conn.logged_in = true;
+            self.connected += 1;
+            self.logins += 1;
+            self.login_ns.saturating_record(now_ns - conn.dialled_ns);
+        }
+        if heard.is_ok() {
+            self.io.receive(slot);
+        }
+        self.settle(index, heard);
+    }
+
+    fn sent(&mut self, slot: Slot, batch: SendBatch) {
+        let index = self.owner(slot);
+        let Some(conn) = &mut self.conns[index] else { return };
+        conn.sending = false;
+        for piece in batch.pieces {
+            if let Piece::Owned(mut bytes) = piece
+                && self.scratch.spare.len() < SPARES
+                && bytes.capacity() <= SPARE_BYTES
+            {
+                bytes.clear();
+                self.scratch.spare.push(bytes);
             }
         }
-        self.transmit(out)
+        self.settle(index, Ok(()));
     }
 
-    fn transmit(&mut self, out: &[u8]) -> Result<(), Closed> {
-        self.transport.write(out)?;
-        if self.closing && self.transport.all_sent() {
-            return Err(Closed::Asked);
+    /// After something was said or heard: notes what is to be sent, or ends the connection.
+    fn settle(&mut self, index: usize, outcome: Result<(), Closed>) {
+        let Some(conn) = &mut self.conns[index] else { return };
+        let State::Live(slot) = conn.state else { return };
+        match outcome {
+            Err(why) => self.close(slot, why),
+            Ok(()) if conn.sending => {}
+            Ok(()) if !conn.out.is_empty() => {
+                if !conn.dirty {
+                    conn.dirty = true;
+                    self.dirty.push(index);
+                }
+            }
+            Ok(()) if conn.closing => self.close(slot, Closed::Asked),
+            Ok(()) => {}
         }
-        Ok(())
     }
-}
 
-/// Hands every whole frame to the client and its events on; returns the bytes used.
-fn feed<C: Client>(
-    input: &mut [u8],
-    port: &mut Port<'_, C>,
-    on_event: &mut impl FnMut(Event<'_>, &mut Port<'_, C>),
-) -> Result<usize, Refused> {
-    let mut at = 0;
-    while at < input.len() {
-        let Some((used, event)) = port.client.next(&mut input[at..], port.out)? else {
-            break;
-        };
-        at += used;
-        if event != Event::Nothing {
-            on_event(event, port);
+    fn flush(&mut self) {
+        for index in self.dirty.drain(..) {
+            let Some(conn) = &mut self.conns[index] else { return };
+            conn.dirty = false;
+            let State::Live(slot) = conn.state else { continue };
+            if !conn.sending && !conn.out.is_empty() {
+                conn.sending = true;
+                let next = self.scratch.spare.pop().unwrap_or_default();
+                let bytes = std::mem::replace(&mut conn.out, next);
+                self.io.send(slot, SendBatch { pieces: vec![Piece::Owned(bytes)] });
+            }
         }
     }
-    Ok(at)
+
+    fn close(&mut self, slot: Slot, why: Closed) {
+        let index = self.owner(slot);
+        let Some(conn) = &mut self.conns[index] else { return };
+        if conn.state == State::Live(slot) {
+            conn.state = State::Closing;
+            conn.why = Some(why);
+            self.io.close(slot);
+        }
+    }
+
+    fn released(&mut self, slot: Slot) {
+        let index = self.owner(slot);
+        let why = self.conns[index].as_mut().and_then(|conn| conn.why.take());
+        self.end(index, why.expect("only we close, and we say why"));
+    }
+
+    fn end(&mut self, index: usize, why: Closed) {
+        let conn = self.conns[index].take();
+        self.connected -= u64::from(conn.is_some_and(|conn| conn.logged_in));
+        self.closed.push((index, why));
+    }
+
+    fn owner(&self, slot: Slot) -> usize {
+        self.owners[slot.index as usize] as usize
+    }
 }
 
 /// From 1 us to 60 s with three digits.
@@ -276,9 +298,8 @@ pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("the bounds are constant")
 }
 
-/// Readiness events per turn.
-const EVENTS: usize = 1024;
-/// Bytes per read.
-const READ: usize = 64 * 1024;
-/// No protocol here has a frame that long.
-const MAX_SPILL: usize = 256 * 1024;
+/// From so many connections on, rings are expected to be many and get small buffer pools.
+const MANY: u32 = 16_384;
+/// Buffers of ended sends that are kept, and the largest.
+const SPARES: usize = 4096;
+const SPARE_BYTES: usize = 16 * 1024;

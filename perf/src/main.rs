@@ -4,52 +4,57 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod board;
 mod check;
 mod client;
 mod compare;
+mod dialer;
 mod engine;
 mod html;
+mod launch;
 mod manifest;
 mod merge;
-mod procfs;
-#[allow(dead_code, reason = "the coordinator of the load shows its samples")]
+mod pace;
+mod phase;
 mod progress;
 mod report;
-#[allow(dead_code, reason = "the coordinator of the load takes its samples")]
+mod run;
 mod sample;
 mod scenario;
 mod show;
+mod smoke;
 mod table;
-mod transport;
+mod tls;
+mod worker;
 
-use args::{Args, Command, LoadArgs, Protocol, Scenario};
+use args::{Args, Command, Protocol, Scenario};
 use clap::Parser;
-use client::Client;
 use client::binary::Binary;
 use client::mqtt::Mqtt;
-use engine::Engine;
+use launch::launch;
 use manifest::Manifest;
 use report::Report;
-use scenario::{Abort, connect, idle, traffic};
+use scenario::Abort;
 use std::process::ExitCode;
-use transport::Dialer;
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Load(scenario) => load(&scenario),
-        Command::Show(show) => match show.run() {
-            Ok(is_good) => exit_code(is_good),
-            Err(why) => {
-                eprintln!("{why}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Load(Scenario::Smoke(args)) => told(smoke::smoke(&args, load)),
+        Command::Load(scenario) => exit_code(load(&scenario)),
+        Command::Show(show) => told(show.run()),
     }
 }
 
-/// Runs one scenario and shows what it found, however far it came.
-fn load(scenario: &Scenario) -> ExitCode {
-    let args = scenario.load_args();
+fn told(outcome: Result<bool, String>) -> ExitCode {
+    exit_code(outcome.unwrap_or_else(|why| {
+        eprintln!("{why}");
+        false
+    }))
+}
+
+/// Runs one scenario and shows what it found, however far it came. True if all of it was good.
+fn load(scenario: &Scenario) -> bool {
+    let Some(args) = scenario.load_args() else { return false };
     let mut report = Report {
         label: args.label(),
         scenario: scenario.name().to_owned(),
@@ -60,8 +65,8 @@ fn load(scenario: &Scenario) -> ExitCode {
         Ok(manifest) => {
             report.manifest = manifest;
             match args.protocol {
-                Protocol::Binary => run::<Binary>(scenario, args, &mut report),
-                Protocol::Mqtt => run::<Mqtt>(scenario, args, &mut report),
+                Protocol::Binary => launch::<Binary>(scenario, args, &mut report),
+                Protocol::Mqtt => launch::<Mqtt>(scenario, args, &mut report),
             }
         }
         Err(error) => Err(error.into()),
@@ -79,24 +84,9 @@ fn load(scenario: &Scenario) -> ExitCode {
         .into_iter()
         .flatten()
         .all(|saved| saved.inspect_err(|why| eprintln!("{why}")).is_ok());
-    exit_code(report.ok && is_saved)
+    report.ok && is_saved
 }
 
 fn exit_code(is_good: bool) -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn run<C: Client>(scenario: &Scenario, args: &LoadArgs, report: &mut Report) -> Result<(), Abort> {
-    let endpoint = args.endpoint().map_err(Abort)?;
-    let setup = args.setup();
-    let mut engine = Engine::<C>::new(Dialer::new(endpoint)?)?;
-    match scenario {
-        Scenario::Pairs(pairs) => traffic::run(&setup, pairs.traffic(), &mut engine, report),
-        Scenario::Fanout(fanout) => traffic::run(&setup, fanout.traffic(), &mut engine, report),
-        Scenario::Idle(args) => {
-            let shape = args.idle().map_err(Abort)?;
-            idle::run(&setup, shape, &mut engine, report)
-        }
-        Scenario::Connect(_) => connect::run(&setup, setup.login_concurrency, &mut engine, report),
-    }
 }

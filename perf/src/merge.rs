@@ -4,7 +4,6 @@
 //! carry its name. What is read from the server counts once: it is taken from the *primary* part,
 //! the first that watched the server's process.
 
-use crate::check::Tally;
 use crate::report::{Phase, Report, SavedHistogram};
 use crate::sample::Sample;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +39,7 @@ pub(crate) fn merge(parts: &[Part]) -> Result<Report, String> {
         merged.failures.extend(part.failures.iter().map(named));
         merged.notes.push(format!("{name}: {}", part.manifest.command));
         merged.notes.extend(part.notes.iter().map(named));
-        merged.tally = sum(merged.tally, part.tally);
+        merged.tally = merged.tally + part.tally;
     }
     let apart = apart_s(parts);
     if apart > MAX_APART_S {
@@ -149,22 +148,6 @@ fn histograms(parts: &[Part], merged: &mut Report) -> Result<(), String> {
         merged.percentiles(name, &histogram.0);
     }
     Ok(())
-}
-
-fn sum(a: Tally, b: Tally) -> Tally {
-    Tally {
-        sent: a.sent + b.sent,
-        acked: a.acked + b.acked,
-        delivered: a.delivered + b.delivered,
-        lost: a.lost + b.lost,
-        duplicated: a.duplicated + b.duplicated,
-        reordered: a.reordered + b.reordered,
-        misdelivered: a.misdelivered + b.misdelivered,
-        corrupted: a.corrupted + b.corrupted,
-        bad_acks: a.bad_acks + b.bad_acks,
-        unacked: a.unacked + b.unacked,
-        stale: a.stale + b.stale,
-    }
 }
 
 /// Seconds from the start of the earliest part to that of the latest.

@@ -98,10 +98,12 @@ fn told(sample: &Sample, previous: &Sample) -> String {
         parts.push(format!("p99 {} ms", number(p99 / 1e3)));
     }
     if let Some(server) = &sample.server {
+        // CPU time is counted in ticks of 10 ms: of a moment it says nothing.
         if let Some(before) = &previous.server
-            && seconds > 0.0
+            && seconds > SHORT_S
         {
-            parts.push(format!("server {:.0} % CPU", cpu_s(server, before) / seconds * 100.0));
+            let busy = (cpu_s(server, before) / seconds).max(0.0);
+            parts.push(format!("server {:.0} % CPU", busy * 100.0));
         }
         parts.push(format!("RSS {:.1} MiB", server.rss_bytes as f64 / MIB));
     }
@@ -116,6 +118,8 @@ const WITH_TARGET: &str = "{elapsed_precise} {prefix:<10} [{bar:24}] {pos}/{len}
 const WITHOUT_TARGET: &str = "{elapsed_precise} {prefix:<10} {pos} connections  {msg}";
 /// Plain lines end in logs: seldom enough to be read.
 const LINE_EVERY_S: f64 = 5.0;
+/// The shortest time of which CPU shares are told.
+const SHORT_S: f64 = 0.25;
 const MIB: f64 = (1u64 << 20) as f64;
 
 #[cfg(test)]

@@ -119,6 +119,12 @@ impl Report {
         if self.tally.stale > 0 {
             self.notes.push(format!("{} messages of an earlier run arrived", self.tally.stale));
         }
+        if self.tally.unsent > 0 {
+            self.notes.push(format!(
+                "{} scheduled messages were not sent: earlier ones were still under way",
+                self.tally.unsent
+            ));
+        }
         self.ok = self.failures.is_empty() && !self.partial;
     }
 

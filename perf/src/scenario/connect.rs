@@ -2,68 +2,40 @@
 //!
 //! Owns: which user comes next. Never: sends a message.
 
-use super::{Abort, Meter, Setup, TURN, Watch};
+use super::{Abort, Setup};
+use crate::board::Counts;
 use crate::client::{Client, Event};
-use crate::engine::{Closed, Engine, Handler, Port, histogram};
-use crate::report::Report;
+use crate::engine::{Closed, Engine, Handler, Port};
+use crate::phase::{Phase, Step, Until};
+use crate::worker::{Histograms, Interval, Outcome, Part};
 
-/// Keeps `concurrency` logins under way for the time of the run.
-pub(crate) fn run<C: Client>(
-    setup: &Setup,
-    concurrency: usize,
-    engine: &mut Engine<C>,
-    report: &mut Report,
-) -> Result<(), Abort> {
-    setup.check(concurrency)?;
-    let users = concurrency * USERS_PER_PLACE;
-    let mut next_user = 0;
-    let mut open = |engine: &mut Engine<C>, index| {
-        next_user = (next_user + 1) % users;
-        engine.open(index, setup.login(next_user, None))
-    };
-    for index in 0..concurrency {
-        open(engine, index)?;
-    }
-    let warm_ns = engine.clock.now_ns() + setup.warm_up.as_nanos() as u64;
-    cycle(setup, engine, &mut open, warm_ns)?;
-    engine.login_ns = histogram();
-    let meter = Meter::start(setup, engine.clock.now_ns(), engine.logins)?;
-    let end_ns = engine.clock.now_ns() + setup.duration.as_nanos() as u64;
-    let outcome = cycle(setup, engine, &mut open, end_ns);
-    report.percentiles("login", &engine.login_ns);
-    let metered = meter.stop(engine.clock.now_ns(), engine.logins, report);
-    outcome?;
-    Ok(metered?)
+/// One worker's places: each has one login under way.
+#[derive(Debug)]
+pub(crate) struct Connect {
+    setup: Setup,
+    places: usize,
+    first: u32,
+    /// Users in turn, so that nobody returns before his last good-bye was worked off.
+    users: u32,
+    next: u32,
+    cycling: bool,
 }
 
-/// Opens a connection for each that has done its duty; any other end is an error.
-fn cycle<C: Client>(
-    setup: &Setup,
-    engine: &mut Engine<C>,
-    open: &mut impl FnMut(&mut Engine<C>, usize) -> std::io::Result<()>,
-    end_ns: u64,
-) -> Result<(), Abort> {
-    let mut watch = Watch::new(setup, "logins", engine.logins, engine.clock.now_ns());
-    loop {
-        let now_ns = engine.clock.now_ns();
-        if now_ns >= end_ns {
-            return Ok(());
-        }
-        engine.turn(&mut Leave, TURN)?;
-        while let Some((index, why)) = engine.next_closed() {
-            match why {
-                Closed::Asked => open(engine, index)?,
-                _ => return Err(Abort(format!("login {} failed: {why}", engine.logins))),
-            }
-        }
-        watch.check(engine.logins, now_ns)?;
+impl Connect {
+    /// `places` logins at a time, of users from `first` on.
+    pub(crate) fn new(setup: &Setup, first: u32, places: usize) -> Self {
+        let users = places as u32 * USERS_PER_PLACE;
+        Self { setup: setup.clone(), places, first, users, next: 0, cycling: false }
+    }
+
+    fn open<C: Client>(&mut self, engine: &mut Engine<C>, place: usize) -> Result<(), Abort> {
+        self.next = (self.next + 1) % self.users;
+        engine.open(place, self.setup.login(self.first + self.next, None))?;
+        Ok(())
     }
 }
 
-/// Leaves as soon as it is in.
-struct Leave;
-
-impl<C: Client> Handler<C> for Leave {
+impl<C: Client> Handler<C> for Connect {
     fn on_event(&mut self, _conn: usize, event: Event<'_>, port: &mut Port<'_, C>) {
         if event == Event::Ready {
             port.close();
@@ -71,5 +43,55 @@ impl<C: Client> Handler<C> for Leave {
     }
 }
 
-/// Users in turn per place, so that nobody returns before his last good-bye was worked off.
-const USERS_PER_PLACE: usize = 20;
+impl<C: Client> Part<C> for Connect {
+    fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
+        if phase.measured.is_some() {
+            engine.login_ns.reset();
+        }
+        if !self.cycling && phase.step == Step::Cycle {
+            for place in 0..self.places {
+                self.open(engine, place)?;
+            }
+        }
+        self.cycling = phase.step == Step::Cycle;
+        Ok(())
+    }
+
+    fn turn(&mut self, engine: &mut Engine<C>) -> Result<u64, Abort> {
+        while let Some((place, why)) = engine.next_closed() {
+            match why {
+                Closed::Asked if self.cycling => self.open(engine, place)?,
+                Closed::Asked => {}
+                _ => return Err(Abort(format!("login {} failed: {why}", engine.logins))),
+            }
+        }
+        Ok(u64::MAX)
+    }
+
+    fn reached(&self, engine: &Engine<C>) -> bool {
+        engine.connected == 0
+    }
+
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
+
+    fn interval(&mut self) -> Interval {
+        Interval::new()
+    }
+
+    fn histograms(&self, engine: &Engine<C>) -> Histograms {
+        [("login", engine.login_ns.clone())].into()
+    }
+
+    fn conclude(self) -> Outcome {
+        Outcome::default()
+    }
+}
+
+pub(crate) fn phases(setup: &Setup) -> Vec<Phase> {
+    let cycle = |name, time| Phase::new(name, Step::Cycle, Until::Elapsed(time));
+    vec![cycle("warm up", setup.warm_up), cycle("log in", setup.duration).measured("")]
+}
+
+pub(crate) const USERS_PER_PLACE: u32 = 20;

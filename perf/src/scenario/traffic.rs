@@ -1,148 +1,42 @@
-//! Messages between logged-in users, a fixed number in flight per sender: `pairs` and `fanout`.
+//! Messages along fixed conversations: `pairs`, `fanout` and `offline`.
 //!
-//! Owns: who sends what to whom, and the check of every arrival. A place in flight is free again
-//! when the server has acknowledged the message; in `fanout` (and without acknowledgements) also
-//! everybody must have it, so that the senders cannot outrun the receivers.
+//! Owns: who sends what to whom, and the check of every arrival. In a closed loop each sender has
+//! a number of messages in flight. A place in flight is free again when the server has acknowledged
+//! the message; in `fanout` (and without acknowledgements) also everybody must have it, so that the
+//! senders cannot outrun the receivers. In an open loop messages are due on a schedule, whatever
+//! became of the ones before, and their latency counts from that moment.
 
-use super::{Abort, Meter, SECOND, Setup, TURN, Watch, none_closed, ramp, turn_until};
+mod flight;
+mod plan;
+
+pub(crate) use plan::{Conversation, Placement, Profile, fanout, offline, pairs, phases};
+
+use super::ramp::Ramp;
+use super::{Abort, Setup};
+use crate::board::Counts;
 use crate::check::{Stamp, Stream, Tally};
-use crate::client::{Client, Event, Target};
+use crate::client::{Client, Event};
 use crate::engine::{Engine, Handler, Port, histogram};
-use crate::report::Report;
+use crate::pace::Pace;
+use crate::phase::{Phase, Step, Who};
+use crate::worker::{Histograms, Interval, Outcome, Part};
+use flight::Sender;
 use hdrhistogram::Histogram;
+use std::mem;
 
-/// The shape of the load.
+/// The shape of the load, the same for all conversations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    pub senders: usize,
     /// Receivers of each sender.
     pub receivers: usize,
-    /// The group to send to; `None` sends to the one receiver.
-    pub group: Option<u32>,
     /// Messages in flight per sender.
     pub depth: u16,
     /// Payload bytes.
     pub payload: usize,
-    /// The server acknowledges publishes.
-    pub acked: bool,
-}
-
-/// Runs the load and fills in the report, as far as it came.
-pub(crate) fn run<C: Client>(
-    setup: &Setup,
-    shape: Shape,
-    engine: &mut Engine<C>,
-    report: &mut Report,
-) -> Result<(), Abort> {
-    let connections = shape.senders * (1 + shape.receivers);
-    setup.check(connections)?;
-    let mut traffic = Traffic::new(setup, shape);
-    let outcome = phases(setup, shape, engine, &mut traffic, report);
-    if outcome.is_ok() {
-        traffic.count_missing();
-    } else {
-        let under_way = traffic.tally.sent * shape.receivers as u64 - traffic.arrived;
-        report.notes.push(format!("{under_way} deliveries were under way when the run ended"));
-    }
-    report.tally = traffic.tally;
-    outcome
-}
-
-fn phases<C: Client>(
-    setup: &Setup,
-    shape: Shape,
-    engine: &mut Engine<C>,
-    traffic: &mut Traffic,
-    report: &mut Report,
-) -> Result<(), Abort> {
-    let connections = shape.senders * (1 + shape.receivers);
-    ramp(engine, traffic, 0..connections, setup, |index| {
-        // The sender of a group is a member, and gets no echo; where membership is a
-        // subscription, he has none.
-        let group = shape.group.filter(|_| !index.is_multiple_of(1 + shape.receivers));
-        setup.login(index, group)
-    })?;
-    for conn in (0..connections).step_by(1 + shape.receivers) {
-        engine.with(conn, |port| traffic.pump(conn, port));
-    }
-    let warm_ns = engine.clock.now_ns() + setup.warm_up.as_nanos() as u64;
-    load_until(setup, engine, traffic, warm_ns)?;
-    traffic.latency_ns.reset();
-    traffic.ack_ns.reset();
-    let meter = Meter::start(setup, engine.clock.now_ns(), traffic.tally.delivered)?;
-    let end_ns = engine.clock.now_ns() + setup.duration.as_nanos() as u64;
-    let loaded = load_until(setup, engine, traffic, end_ns);
-    report.percentiles("latency", &traffic.latency_ns);
-    report.percentiles("ack", &traffic.ack_ns);
-    report.percentiles("login", &engine.login_ns);
-    let metered = meter.stop(engine.clock.now_ns(), traffic.tally.delivered, report);
-    loaded?;
-    metered?;
-    drain(setup, engine, traffic)
-}
-
-/// Keeps the load up until `end_ns`.
-fn load_until<C: Client>(
-    setup: &Setup,
-    engine: &mut Engine<C>,
-    traffic: &mut Traffic,
-    end_ns: u64,
-) -> Result<(), Abort> {
-    let delivered = traffic.tally.delivered;
-    let mut watch = Watch::new(setup, "deliveries", delivered, engine.clock.now_ns());
-    loop {
-        let now_ns = engine.clock.now_ns();
-        if now_ns >= end_ns {
-            return Ok(());
-        }
-        engine.turn(traffic, TURN)?;
-        none_closed(engine)?;
-        while let Some(conn) = traffic.wake.pop() {
-            engine.with(conn, |port| traffic.pump(conn, port));
-        }
-        watch.check(traffic.tally.delivered, now_ns)?;
-    }
-}
-
-/// Sends no more and waits for what is under way; what does not come is counted by the caller.
-fn drain<C: Client>(
-    setup: &Setup,
-    engine: &mut Engine<C>,
-    traffic: &mut Traffic,
-) -> Result<(), Abort> {
-    traffic.sending = false;
-    let give_up_ns = engine.clock.now_ns() + setup.patience.as_nanos() as u64;
-    while !traffic.is_complete() && engine.clock.now_ns() < give_up_ns {
-        engine.turn(traffic, TURN)?;
-        none_closed(engine)?;
-    }
-    // A moment longer for what should not come: duplicates.
-    let end_ns = engine.clock.now_ns() + SECOND / 4;
-    turn_until(engine, traffic, end_ns)
-}
-
-/// A message under way.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    seq: u64,
-    sent_ns: u64,
-    ack_due: bool,
-    deliveries_due: u32,
-}
-
-impl Flight {
-    fn is_over(&self) -> bool {
-        !self.ack_due && self.deliveries_due == 0
-    }
-}
-
-#[derive(Debug)]
-struct Sender {
-    user: u32,
-    to: Target,
-    next_seq: u64,
-    flights: Box<[Option<Flight>]>,
-    free: Vec<u16>,
+    /// A place in flight waits for the receivers, too.
+    pub await_arrival: bool,
+    /// Scheduled messages that could not be sent for so long are given up.
+    pub late_max_ns: u64,
 }
 
 #[derive(Debug)]
@@ -151,17 +45,22 @@ enum Role {
     Receiver(Stream),
 }
 
+/// One worker's conversations.
 #[derive(Debug)]
-struct Traffic {
-    run: u32,
+pub(crate) struct Traffic {
+    setup: Setup,
+    shape: Shape,
+    conversations: Vec<Conversation>,
+    /// This worker's part of the run.
+    share: f64,
+    ramp: Ramp,
     /// By connection: each sender is followed by his receivers.
     roles: Vec<Role>,
-    receivers: u64,
-    acked: bool,
-    /// What a new flight waits for.
-    deliveries_due: u32,
     payload: Vec<u8>,
-    sending: bool,
+    step: Step,
+    /// The schedule of an open loop, and the conversation that is next.
+    pace: Option<Pace>,
+    next: usize,
     /// Senders with a place in flight that a receiver made free.
     wake: Vec<usize>,
     /// First arrivals.
@@ -169,66 +68,87 @@ struct Traffic {
     tally: Tally,
     latency_ns: Histogram<u64>,
     ack_ns: Histogram<u64>,
+    interval: Interval,
 }
 
 impl Traffic {
-    fn new(setup: &Setup, shape: Shape) -> Self {
-        let block = 1 + shape.receivers;
-        let role = |conn: usize| {
-            if !conn.is_multiple_of(block) {
-                return Role::Receiver(Stream::default());
+    pub(crate) fn new(
+        setup: &Setup,
+        shape: Shape,
+        conversations: Vec<Conversation>,
+        share: f64,
+    ) -> Self {
+        let group = 1 + shape.receivers;
+        let role = |conn: usize| match conn % group {
+            0 => {
+                let Conversation { from, to, .. } = conversations[conn / group];
+                Role::Sender(Sender::new(from, to, shape.depth))
             }
-            let user = setup.login(conn, None).user;
-            Role::Sender(Sender {
-                user,
-                to: shape.group.map_or(Target::User(user + 1), Target::Group),
-                next_seq: 0,
-                flights: vec![None; usize::from(shape.depth)].into_boxed_slice(),
-                free: (0..shape.depth).collect(),
-            })
+            _ => Role::Receiver(Stream::default()),
         };
-        let waits_for_all = shape.group.is_some() || !shape.acked;
+        let connections = conversations.len() * group;
         Self {
-            run: setup.run,
-            roles: (0..shape.senders * block).map(role).collect(),
-            receivers: shape.receivers as u64,
-            acked: shape.acked,
-            deliveries_due: if waits_for_all { shape.receivers as u32 } else { 0 },
+            setup: setup.clone(),
+            shape,
+            share,
+            ramp: Ramp::new(setup, connections, share),
+            roles: (0..connections).map(role).collect(),
+            conversations,
             payload: vec![0; shape.payload],
-            sending: true,
+            step: Step::Hold,
+            pace: None,
+            next: 0,
             wake: Vec::new(),
             arrived: 0,
             tally: Tally::default(),
             latency_ns: histogram(),
             ack_ns: histogram(),
+            interval: Interval::new(),
         }
     }
 
-    /// Each sender is followed by his receivers.
     fn sender_of(&self, conn: usize) -> usize {
-        conn - conn % (1 + self.receivers as usize)
+        conn - conn % (1 + self.shape.receivers)
     }
 
-    /// Fills every free place in flight of the sender `conn`.
+    fn sending(&self) -> bool {
+        matches!(self.step, Step::Load { .. })
+    }
+
+    /// Sends what the sender `conn` has room for: waiting scheduled messages, or in a closed loop
+    /// one for every free place in flight.
     fn pump<C: Client>(&mut self, conn: usize, port: &mut Port<'_, C>) {
-        let Role::Sender(sender) = &mut self.roles[conn] else {
-            return;
-        };
-        while self.sending
-            && let Some(slot) = sender.free.pop()
-        {
-            let (seq, sent_ns) = (sender.next_seq, port.now_ns);
-            let (from, to) = (sender.user, sender.to.number());
-            Stamp { run: self.run, from, to, slot, seq, sent_ns }.write(&mut self.payload);
-            port.publish(sender.to, slot, seq, &self.payload);
-            sender.next_seq += 1;
-            sender.flights[usize::from(slot)] = Some(Flight {
-                seq,
-                sent_ns,
-                ack_due: self.acked,
-                deliveries_due: self.deliveries_due,
-            });
+        let closed_loop = self.pace.is_none();
+        let Role::Sender(sender) = &mut self.roles[conn] else { return };
+        while matches!(self.step, Step::Load { .. }) && sender.has_room() {
+            let sent_ns = if closed_loop {
+                port.now_ns
+            } else {
+                match sender.next_late(port.now_ns, self.shape.late_max_ns, &mut self.tally) {
+                    Some(due_ns) => due_ns,
+                    None => return,
+                }
+            };
+            let due = if self.shape.await_arrival { self.shape.receivers as u32 } else { 0 };
+            let (slot, seq) = sender.take_off(sent_ns, self.setup.acked, due);
+            let (from, to) = (sender.user, sender.to);
+            Stamp { run: self.setup.run, from, to: to.number(), slot, seq, sent_ns }
+                .write(&mut self.payload);
+            port.publish(to, slot, seq, &self.payload);
             self.tally.sent += 1;
+        }
+    }
+
+    /// Queues what the schedule says is due, sender by sender.
+    fn send_due<C: Client>(&mut self, engine: &mut Engine<C>) {
+        let now_ns = engine.clock.now_ns();
+        while let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.next_due(now_ns)) {
+            let conn = self.next * (1 + self.shape.receivers);
+            self.next = (self.next + 1) % self.conversations.len();
+            if let Role::Sender(sender) = &mut self.roles[conn] {
+                sender.late.push_back(due_ns);
+            }
+            engine.with(conn, |port| self.pump(conn, port));
         }
     }
 
@@ -238,19 +158,15 @@ impl Traffic {
             self.tally.bad_acks += 1;
             return false;
         };
-        let place = sender.flights.get_mut(usize::from(slot));
-        match place {
-            Some(Some(flight)) if flight.ack_due && seq.is_none_or(|seq| seq == flight.seq) => {
-                flight.ack_due = false;
-                self.tally.acked += 1;
-                self.ack_ns.saturating_record(now_ns - flight.sent_ns);
-                sender.settle(slot)
-            }
-            _ => {
-                self.tally.bad_acks += 1;
-                false
-            }
-        }
+        let Some((sent_ns, over)) = sender.acked(slot, seq) else {
+            self.tally.bad_acks += 1;
+            return false;
+        };
+        self.tally.acked += 1;
+        let took_ns = now_ns.saturating_sub(sent_ns);
+        self.ack_ns.saturating_record(took_ns);
+        self.interval.ack.saturating_record(took_ns);
+        over
     }
 
     /// A message arrived at `conn`.
@@ -259,7 +175,7 @@ impl Traffic {
             self.tally.corrupted += 1;
             return;
         };
-        if stamp.run != self.run {
+        if stamp.run != self.setup.run {
             self.tally.stale += 1;
             return;
         }
@@ -280,56 +196,32 @@ impl Traffic {
             self.tally.misdelivered += 1;
             return;
         }
-        self.latency_ns.saturating_record(now_ns.saturating_sub(stamp.sent_ns));
+        let took_ns = now_ns.saturating_sub(stamp.sent_ns);
+        self.latency_ns.saturating_record(took_ns);
+        self.interval.latency.saturating_record(took_ns);
         if !stream.arrived(stamp.seq, &mut self.tally) {
             return;
         }
         self.arrived += 1;
-        if self.deliveries_due > 0 && sender.was_delivered(stamp.slot, stamp.seq) {
+        if self.shape.await_arrival && sender.was_delivered(stamp.slot, stamp.seq) {
             self.wake.push(from);
         }
     }
 
-    /// Everything sent was acknowledged and has arrived everywhere.
-    fn is_complete(&self) -> bool {
-        let acked = !self.acked || self.tally.acked == self.tally.sent;
-        acked && self.arrived == self.tally.sent * self.receivers
+    fn all_acked(&self) -> bool {
+        !self.setup.acked || self.tally.acked == self.tally.sent
     }
 
     fn count_missing(&mut self) {
-        if self.acked {
+        if self.setup.acked {
             self.tally.unacked = self.tally.sent - self.tally.acked;
         }
         let mut sent = 0;
         for role in &self.roles {
             match role {
-                Role::Sender(sender) => sent = sender.next_seq,
+                Role::Sender(sender) => sent = sender.sent(),
                 Role::Receiver(stream) => self.tally.lost += stream.missing(sent),
             }
-        }
-    }
-}
-
-impl Sender {
-    /// Frees the slot if its flight is over.
-    fn settle(&mut self, slot: u16) -> bool {
-        let place = &mut self.flights[usize::from(slot)];
-        let over = place.is_some_and(|flight| flight.is_over());
-        if over {
-            *place = None;
-            self.free.push(slot);
-        }
-        over
-    }
-
-    /// One more receiver has the message. True if that made a place free.
-    fn was_delivered(&mut self, slot: u16, seq: u64) -> bool {
-        match self.flights.get_mut(usize::from(slot)) {
-            Some(Some(flight)) if flight.seq == seq => {
-                flight.deliveries_due = flight.deliveries_due.saturating_sub(1);
-                self.settle(slot)
-            }
-            _ => false,
         }
     }
 }
@@ -343,7 +235,103 @@ impl<C: Client> Handler<C> for Traffic {
                 }
             }
             Event::Delivered { payload, id } => self.delivered(conn, &payload, id, port.now_ns),
-            Event::Nothing | Event::Ready | Event::Pinged => {}
+            Event::Ready => self.ramp.logged_in(conn),
+            Event::Nothing | Event::Pinged => {}
+        }
+    }
+}
+
+impl<C: Client> Part<C> for Traffic {
+    fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
+        if phase.measured.is_some() {
+            self.latency_ns.reset();
+            self.ack_ns.reset();
+            engine.login_ns.reset();
+        }
+        self.step = phase.step.clone();
+        let group = 1 + self.shape.receivers;
+        match phase.step {
+            Step::LogIn(Who::Senders) => {
+                self.ramp.add((0..self.ramp.len()).step_by(group), engine.clock.now_ns());
+            }
+            Step::LogIn(_) | Step::Fetch => {
+                self.ramp.add(0..self.ramp.len(), engine.clock.now_ns());
+            }
+            Step::Load { rate_per_s: None } => {
+                self.pace = None;
+                for conn in (0..self.ramp.len()).step_by(group) {
+                    engine.with(conn, |port| self.pump(conn, port));
+                }
+            }
+            Step::Load { rate_per_s: Some(rate) } => {
+                let mut pace = Pace::new(rate * self.share);
+                pace.start(engine.clock.now_ns());
+                self.pace = Some(pace);
+            }
+            Step::Drain { .. } => self.give_up_late(),
+            Step::Hold | Step::Leave | Step::Outage | Step::Cycle => {}
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, engine: &mut Engine<C>) -> Result<u64, Abort> {
+        let Self { setup, conversations, ramp, shape, .. } = self;
+        let next_ns = ramp.turn(
+            engine,
+            |conn| plan::login(setup, &conversations[conn / (1 + shape.receivers)], conn, shape),
+            |_| {},
+        )?;
+        if !self.sending() {
+            return Ok(next_ns);
+        }
+        self.send_due(engine);
+        for conn in mem::take(&mut self.wake) {
+            engine.with(conn, |port| self.pump(conn, port));
+        }
+        Ok(next_ns.min(self.pace.as_ref().map_or(u64::MAX, Pace::due_ns)))
+    }
+
+    fn reached(&self, _engine: &Engine<C>) -> bool {
+        match self.step {
+            Step::LogIn(_) | Step::Fetch => self.ramp.is_done(),
+            Step::Drain { .. } => self.all_acked(),
+            _ => true,
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let Tally { sent, acked, delivered, .. } = self.tally;
+        let due = sent * self.shape.receivers as u64;
+        Counts { sent, acked, delivered, due, arrived: self.arrived, ..Counts::default() }
+    }
+
+    fn interval(&mut self) -> Interval {
+        mem::replace(&mut self.interval, Interval::new())
+    }
+
+    fn histograms(&self, engine: &Engine<C>) -> Histograms {
+        [
+            ("latency", self.latency_ns.clone()),
+            ("ack", self.ack_ns.clone()),
+            ("login", engine.login_ns.clone()),
+        ]
+        .into()
+    }
+
+    fn conclude(mut self) -> Outcome {
+        self.count_missing();
+        Outcome { tally: self.tally, ..Outcome::default() }
+    }
+}
+
+impl Traffic {
+    /// The schedule is over: what it could not send is not sent any more.
+    fn give_up_late(&mut self) {
+        for role in &mut self.roles {
+            if let Role::Sender(sender) = role {
+                self.tally.unsent += sender.late.len() as u64;
+                sender.late.clear();
+            }
         }
     }
 }

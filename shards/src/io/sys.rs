@@ -8,8 +8,8 @@
 use std::fs::File;
 use std::io::{Error, Result, Write};
 use std::mem;
-use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,25 @@ pub fn listen(address: SocketAddr, options: ListenOptions) -> Result<Socket> {
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket)
+}
+
+/// A socket to be given to [`crate::io::Dial::dial`]: non-blocking, without delay, bound to
+/// `source` if one is given, at a port that the kernel chooses when it is connected, so that ports
+/// are unique per destination and not per machine.
+pub fn dialer(to: SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        let (on, fd) = (1_i32, socket.as_raw_fd());
+        let (level, option) = (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+        let size = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: the kernel reads `size` bytes from a local that outlives the call.
+        let set = unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), size) };
+        check(set)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket.into())
 }
 
 /// Wakes one ring's wait from any thread. Cheap to clone; wake-ups before a wait are not lost.

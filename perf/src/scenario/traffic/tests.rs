@@ -3,12 +3,39 @@
 use super::*;
 use crate::client::Endpoint;
 use crate::client::mqtt::{Mqtt, frame};
-use crate::transport::Dialer;
+use crate::dialer::Dialer;
+use crate::report::Report;
+use crate::run::{Division, run};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// What is loaded, and how.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    senders: u32,
+    receivers: usize,
+    group: bool,
+    depth: u16,
+    acked: bool,
+    /// Open loop at so many per second.
+    rate: Option<f64>,
+    workers: usize,
+    lasts: Duration,
+}
+
+const PAIRS: Load = Load {
+    senders: 2,
+    receivers: 1,
+    group: false,
+    depth: 4,
+    acked: true,
+    rate: None,
+    workers: 1,
+    lasts: Duration::from_millis(300),
+};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Flaw {
@@ -22,21 +49,43 @@ enum Flaw {
     AckTwice,
     NeverAck,
     HangUp,
+    /// It logs everybody in and then says nothing.
+    Deaf,
 }
 
 #[test]
 fn a_right_broker_passes_in_every_shape() {
-    // Pairs and fan-out, acknowledged and not, with one and several in flight.
-    for (senders, receivers, group) in [(2, 1, None), (1, 3, Some(9))] {
+    // Pairs and fan-out, acknowledged and not, closed and open loop, one worker and two.
+    for (senders, receivers, group) in [(2, 1, false), (1, 3, true)] {
         for (acked, depth) in [(true, 1), (true, 8), (false, 3)] {
-            let shape = Shape { senders, receivers, group, depth, payload: 100, acked };
-            let (outcome, report) = load_against(Flaw::None, shape);
-            assert!(outcome.is_ok(), "{shape:?}: {outcome:?}");
-            let Tally { sent, delivered, .. } = report.tally;
-            assert!(sent > 20 && delivered == sent * receivers as u64, "{:?}", report.tally);
-            assert_eq!(report.tally.faults().count(), 0, "{:?}", report.tally);
+            for rate in [None, Some(2000.0)] {
+                let workers = senders as usize;
+                let load = Load { senders, receivers, group, depth, acked, rate, workers, ..PAIRS };
+                let (outcome, report) = load_against(Flaw::None, load);
+                assert!(outcome.is_ok(), "{load:?}: {outcome:?}");
+                let Tally { sent, delivered, .. } = report.tally;
+                assert!(sent > 20 && delivered == sent * receivers as u64, "{:?}", report.tally);
+                assert_eq!(report.tally.faults().count(), 0, "{:?}", report.tally);
+            }
         }
     }
+}
+
+#[test]
+fn an_open_loop_offers_what_it_was_told_to() {
+    let (outcome, report) = load_against(Flaw::None, Load { rate: Some(1000.0), ..PAIRS });
+    assert!(outcome.is_ok(), "{outcome:?}");
+    // 0.4 s of schedule: 400 on average, the deviation is 20.
+    assert!((250..550).contains(&report.tally.sent), "{:?}", report.tally);
+}
+
+#[test]
+fn scheduled_messages_that_wait_too_long_are_given_up_and_counted() {
+    // Nothing is acknowledged, so each sender's four places stay occupied.
+    let load = Load { rate: Some(2000.0), ..PAIRS };
+    let (_, report) = load_against(Flaw::Deaf, load);
+    assert_eq!(report.tally.sent, 8, "{:?}", report.tally);
+    assert!(report.tally.unsent > 100, "{:?}", report.tally);
 }
 
 #[test]
@@ -53,9 +102,7 @@ fn every_flaw_of_a_broker_is_told_by_its_name() {
         (Flaw::NeverAck, |tally| tally.unacked),
     ];
     for (flaw, count) in cases {
-        let shape =
-            Shape { senders: 2, receivers: 1, group: None, depth: 4, payload: 100, acked: true };
-        let (outcome, mut report) = load_against(flaw, shape);
+        let (outcome, mut report) = load_against(flaw, PAIRS);
         assert!(outcome.is_ok(), "{flaw:?}: {outcome:?}");
         assert!(count(&report.tally) > 0, "{flaw:?}: {:?}", report.tally);
         report.conclude();
@@ -65,14 +112,21 @@ fn every_flaw_of_a_broker_is_told_by_its_name() {
 
 #[test]
 fn a_server_that_hangs_up_ends_the_run() {
-    let shape =
-        Shape { senders: 2, receivers: 1, group: None, depth: 1, payload: 100, acked: true };
-    let (outcome, report) = load_against(Flaw::HangUp, shape);
+    let (outcome, report) = load_against(Flaw::HangUp, Load { depth: 1, ..PAIRS });
     assert!(outcome.is_err_and(|Abort(why)| why.contains("was lost")));
     assert!(report.tally.sent > 0, "what was done before is reported");
 }
 
-fn load_against(flaw: Flaw, shape: Shape) -> (Result<(), Abort>, Report) {
+#[test]
+fn a_server_that_stops_answering_ends_the_run_with_what_was_missing() {
+    let (outcome, report) =
+        load_against(Flaw::Deaf, Load { lasts: Duration::from_secs(20), ..PAIRS });
+    let why = outcome.expect_err("it is stuck").0;
+    assert!(why.contains("nothing has happened") && why.contains("load"), "{why}");
+    assert!(report.notes.iter().any(|note| note.contains("under way")), "{:?}", report.notes);
+}
+
+fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let broker = Arc::new(Mutex::new(Broker { flaw, ..Broker::default() }));
@@ -85,18 +139,45 @@ fn load_against(flaw: Flaw, shape: Shape) -> (Result<(), Abort>, Report) {
     let setup = Setup {
         run: 1,
         first_user: 1,
-        qos: u8::from(shape.acked),
+        qos: u8::from(load.acked),
+        acked: load.acked,
+        stores: false,
         login_concurrency: 8,
-        warm_up: Duration::from_millis(10),
-        duration: Duration::from_millis(100),
+        ramp_per_s: None,
+        warm_up: Duration::from_millis(100),
+        duration: load.lasts,
         patience: Duration::from_millis(500),
         server_pid: None,
+        rings: None,
+    };
+    let conversations = if load.group {
+        fanout(1, load.senders, 9, 1 + load.receivers as u32)
+    } else {
+        pairs(1, load.senders as usize, Placement::Mixed, 1)
+    };
+    let shape = Shape {
+        receivers: load.receivers,
+        depth: load.depth,
+        payload: 100,
+        await_arrival: load.group || !load.acked,
+        late_max_ns: 50_000_000,
+    };
+    let profile =
+        load.rate.map_or(Profile::Closed, |rate| Profile::Open(vec![(setup.duration, rate)]));
+    let each = conversations.len() / load.workers;
+    let part = |slice: &[Conversation]| {
+        Traffic::new(&setup, shape, slice.to_vec(), 1.0 / load.workers as f64)
+    };
+    let division = Division {
+        phases: phases(&setup, &profile, false),
+        parts: conversations.chunks(each).map(part).collect(),
+        slots: 64,
+        connections: (conversations.len() * (1 + load.receivers)) as u64,
     };
     let endpoint = Endpoint { address, host: String::new(), path: String::new(), tls: false };
-    let dialer = Dialer::new(endpoint).expect("plain");
-    let mut engine = Engine::<Mqtt>::new(dialer).expect("epoll");
+    let dialer = Dialer::new(endpoint, &[]).expect("plain");
     let mut report = Report::default();
-    let outcome = run(&setup, shape, &mut engine, &mut report);
+    let outcome = run::<Mqtt, _>(&setup, division, &dialer, &mut report);
     (outcome, report)
 }
 
@@ -160,6 +241,9 @@ impl Broker {
     ) -> std::io::Result<()> {
         let end = 2 + usize::from(body[1]);
         let topic = &body[2..end];
+        if self.flaw == Flaw::Deaf {
+            return Ok(());
+        }
         self.messages += usize::from(topic == b"u/2");
         let flaw = if topic == b"u/2" && self.messages == 30 { self.flaw } else { Flaw::None };
         if first & 6 != 0 && flaw != Flaw::NeverAck {
@@ -178,7 +262,7 @@ impl Broker {
             }
             Flaw::Duplicate => packet = packet.repeat(2),
             Flaw::Corrupt => *packet.last_mut().expect("not empty") ^= 1,
-            Flaw::None | Flaw::Misdeliver | Flaw::AckTwice | Flaw::NeverAck => {}
+            Flaw::None | Flaw::Misdeliver | Flaw::AckTwice | Flaw::NeverAck | Flaw::Deaf => {}
         }
         packet.extend(before.into_iter().flatten());
         for subscriber in self.subscribers.get_mut(to).into_iter().flatten() {

@@ -1,0 +1,328 @@
+//! One run: the phases in their order, the workers that carry them out, the readings meanwhile.
+//!
+//! Owns: the threads, the time, the verdict of each phase. Never: a connection.
+
+mod meter;
+
+use crate::board::{Board, Counts, STOP};
+use crate::client::Client;
+use crate::dialer::Dialer;
+use crate::engine::{Clock, histogram};
+use crate::phase::{Phase, Step, Until};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::sample::{Sample, Sampler};
+use crate::scenario::exchange::Ledger;
+use crate::scenario::{Abort, SECOND, Setup};
+use crate::worker::{self, Histograms, Interval, Job, Note, Outcome, Part};
+use hdrhistogram::Histogram;
+use meter::Meter;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+/// How a run is divided.
+pub(crate) struct Division<P> {
+    pub phases: Vec<Phase>,
+    /// One for each worker.
+    pub parts: Vec<P>,
+    /// Connections at once per worker.
+    pub slots: u32,
+    /// Connections of all.
+    pub connections: u64,
+}
+
+/// Carries a run out and fills in the report, as far as it came.
+pub(crate) fn run<C: Client, P: Part<C> + Send>(
+    setup: &Setup,
+    division: Division<P>,
+    dialer: &Dialer,
+    report: &mut Report,
+) -> Result<(), Abort> {
+    let Division { phases, parts, slots, connections } = division;
+    let workers = parts.len();
+    let (board, clock) = (Board::new(workers), Clock::start());
+    let sampler = Sampler::new(setup.server_pid)?;
+    let (sender, notes) = channel();
+    thread::scope(|scope| {
+        for (index, part) in parts.into_iter().enumerate() {
+            let (board, phases, notes) = (&board, &phases[..], sender.clone());
+            let dialer = dialer.of_worker(index);
+            let job = Job { index, phases, board, notes, dialer, clock, slots };
+            let name = format!("worker {index}");
+            thread::Builder::new().name(name).spawn_scoped(scope, || worker::run(job, part))?;
+        }
+        let progress = Progress::new(&report.shape);
+        let interval = Interval::new();
+        let mut run = Coordinator {
+            setup,
+            board: &board,
+            clock,
+            notes,
+            workers,
+            connections,
+            sampler: Some(sampler),
+            progress,
+            interval,
+            measured: Vec::new(),
+            done: Vec::new(),
+            child: None,
+            report,
+        };
+        let outcome = run.carry_out(&phases);
+        run.wind_up(outcome)
+    })
+}
+
+struct Coordinator<'a> {
+    setup: &'a Setup,
+    board: &'a Board,
+    clock: Clock,
+    notes: Receiver<Note>,
+    workers: usize,
+    connections: u64,
+    /// `None` once the server was gone.
+    sampler: Option<Sampler>,
+    progress: Progress,
+    /// What arrived since the last sample.
+    interval: Interval,
+    /// Histograms of the measured phase that has just ended.
+    measured: Vec<Histograms>,
+    done: Vec<(Result<(), Abort>, Outcome)>,
+    child: Option<Child>,
+    report: &'a mut Report,
+}
+
+impl Coordinator<'_> {
+    fn carry_out(&mut self, phases: &[Phase]) -> Result<(), Abort> {
+        let mut before: Option<(&Phase, Meter)> = None;
+        for (index, phase) in phases.iter().enumerate() {
+            self.begin(index, phase)?;
+            self.settle(before.take())?;
+            let meter = Meter::start(self.sampler.as_ref(), self.now_s(), self.board.counts())?;
+            self.wait(index, phase)?;
+            let meter = meter.stop(self.sampler.as_ref(), self.now_s(), self.board.counts())?;
+            if let Some(mark) = &phase.mark {
+                meter.mark(mark, self.report);
+            }
+            before = Some((phase, meter));
+        }
+        self.board.enter(STOP);
+        self.settle(before)
+    }
+
+    fn begin(&mut self, index: usize, phase: &Phase) -> Result<(), Abort> {
+        let start_s = self.now_s();
+        let started = crate::report::Phase { name: phase.name.clone(), start_s };
+        self.report.phases.push(started);
+        let target = matches!(phase.step, Step::LogIn(_) | Step::Fetch | Step::Outage);
+        self.progress.phase(&phase.name, target.then_some(self.connections));
+        self.board.enter(index);
+        if let Some(command) = &phase.command {
+            let child = Command::new("sh").arg("-c").arg(command).spawn();
+            self.child = Some(child.map_err(|error| Abort(format!("{command}: {error}")))?);
+        }
+        Ok(())
+    }
+
+    /// Waits for the workers' histograms of a measured phase that is over, and reports it.
+    fn settle(&mut self, ended: Option<(&Phase, Meter)>) -> Result<(), Abort> {
+        let Some((phase, meter)) = ended else { return Ok(()) };
+        let Some(prefix) = &phase.measured else { return Ok(()) };
+        while self.measured.len() < self.workers {
+            self.hear(self.setup.patience)?;
+        }
+        meter.report(prefix, &phase.step, self.report);
+        for name in ["latency", "ack", "login"] {
+            let mut sum = histogram();
+            for part in self.measured.iter().filter_map(|part| part.get(name)) {
+                add(&mut sum, part);
+            }
+            self.report.percentiles(&format!("{prefix}{name}"), &sum);
+        }
+        self.measured.clear();
+        Ok(())
+    }
+
+    /// Until the phase is over.
+    fn wait(&mut self, index: usize, phase: &Phase) -> Result<(), Abort> {
+        let start_s = self.now_s();
+        let mut watch = Watch { progress: [0; 8], changed_s: start_s };
+        let mut next_sample_s = start_s;
+        loop {
+            let (now_s, counts) = (self.now_s(), self.board.counts());
+            let reached = self.reached(index, phase, counts);
+            let over = match phase.until {
+                Until::Reached => reached,
+                Until::Elapsed(time) => now_s - start_s >= time.as_secs_f64(),
+                Until::ReachedWithin(time) => reached || now_s - start_s >= time.as_secs_f64(),
+            };
+            if over {
+                return self.sample(phase);
+            }
+            if now_s >= next_sample_s {
+                self.sample(phase)?;
+                next_sample_s = (next_sample_s + 1.0).max(now_s);
+            }
+            if phase.watched || phase.until == Until::Reached {
+                watch.check(counts, now_s, self.setup.patience, phase, self.connections)?;
+            }
+            self.hear(TICK)?;
+        }
+    }
+
+    fn reached(&self, index: usize, phase: &Phase, counts: Counts) -> bool {
+        let arrived = match phase.step {
+            Step::Drain { arrivals } => !arrivals || counts.arrived >= counts.due,
+            Step::Fetch => counts.arrived >= counts.due,
+            _ => true,
+        };
+        arrived && self.board.reached(index)
+    }
+
+    /// Hears one note, or none for `time`.
+    fn hear(&mut self, time: Duration) -> Result<(), Abort> {
+        match self.notes.recv_timeout(time) {
+            Ok(Note::Interval(interval)) => {
+                add(&mut self.interval.latency, &interval.latency);
+                add(&mut self.interval.ack, &interval.ack);
+            }
+            Ok(Note::Measured(histograms)) => self.measured.push(histograms),
+            Ok(Note::Done(result, outcome)) => {
+                let failed = result.as_ref().err().map(|Abort(why)| Abort(why.clone()));
+                self.done.push((result, outcome));
+                if let Some(failed) = failed {
+                    return Err(failed);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Abort("all workers have ended".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A point of the time series. A server that is gone is noted once.
+    fn sample(&mut self, phase: &Phase) -> Result<(), Abort> {
+        let Some(sampler) = self.sampler.take() else { return Ok(()) };
+        let reading = match sampler.sample() {
+            Ok(reading) => {
+                self.sampler = Some(sampler);
+                reading
+            }
+            Err(why) => {
+                // A restart ends the process that was named; its successor is not known.
+                self.report.notes.push(format!("the server's readings end: {why}"));
+                let sampler = sampler.without_server();
+                let reading = sampler.sample()?;
+                self.sampler = Some(sampler);
+                reading
+            }
+        };
+        let counts = self.board.counts();
+        let sample = Sample {
+            at_s: self.now_s(),
+            phase: phase.name.clone(),
+            connections: counts.connected,
+            logins: counts.logins,
+            sent: counts.sent,
+            acked: counts.acked,
+            delivered: counts.delivered,
+            latency_us: quantiles(&self.interval.latency),
+            ack_us: quantiles(&self.interval.ack),
+            server: reading.server,
+            host: reading.host,
+            load_cpu_s: reading.load_cpu_s,
+        };
+        self.interval = Interval::new();
+        let none = Sample::default();
+        self.progress.update(&sample, self.report.series.last().unwrap_or(&none));
+        self.report.series.push(sample);
+        Ok(())
+    }
+
+    /// Stops everybody and adds up what they say.
+    fn wind_up(mut self, outcome: Result<(), Abort>) -> Result<(), Abort> {
+        self.board.enter(STOP);
+        let end_s = self.now_s() + self.setup.patience.as_secs_f64();
+        while self.done.len() < self.workers && self.now_s() < end_s {
+            // Further failures are consequences of the first.
+            let _ = self.hear(TICK);
+        }
+        self.progress.finish();
+        if let Some(mut child) = self.child.take() {
+            let status = child.wait()?;
+            if !status.success() {
+                self.report.notes.push(format!("the command ended with {status}"));
+            }
+        }
+        let counts = self.board.counts();
+        let mut ledgers = Vec::new();
+        for (_, outcome) in &mut self.done {
+            self.report.tally = self.report.tally + outcome.tally;
+            self.report.notes.append(&mut outcome.notes);
+            ledgers.push(std::mem::take(&mut outcome.ledger));
+        }
+        self.report.figure("pings_answered", counts.pings as f64);
+        if outcome.is_ok() {
+            self.report.tally.lost += Ledger::missing(&ledgers);
+        } else {
+            let under_way = counts.due.saturating_sub(counts.arrived);
+            self.report.notes.push(format!(
+                "{under_way} deliveries were under way when the run ended, and {} connections up",
+                counts.connected
+            ));
+            self.report.tally.lost = 0;
+            self.report.tally.unacked = 0;
+        }
+        outcome
+    }
+
+    fn now_s(&self) -> f64 {
+        self.clock.now_ns() as f64 / SECOND as f64
+    }
+}
+
+/// Notices that nothing happens any more.
+struct Watch {
+    progress: [u64; 8],
+    changed_s: f64,
+}
+
+impl Watch {
+    fn check(
+        &mut self,
+        counts: Counts,
+        now_s: f64,
+        patience: Duration,
+        phase: &Phase,
+        connections: u64,
+    ) -> Result<(), Abort> {
+        let progress = counts.progress();
+        if progress != self.progress {
+            (self.progress, self.changed_s) = (progress, now_s);
+        } else if now_s - self.changed_s > patience.as_secs_f64() {
+            return Err(Abort(format!(
+                "nothing has happened for {patience:?} in phase \"{}\": {} of {connections} \
+                 connections are up, {} of {} deliveries have arrived",
+                phase.name, counts.connected, counts.arrived, counts.due
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// p50, p90 and p99 in microseconds; `None` of nothing.
+fn quantiles(histogram: &Histogram<u64>) -> Option<[f64; 3]> {
+    (!histogram.is_empty())
+        .then(|| [0.5, 0.9, 0.99].map(|q| histogram.value_at_quantile(q) as f64 / 1e3))
+}
+
+fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
+    sum.add(part).expect("all have the same bounds");
+}
+
+/// How long the coordinator sleeps at most.
+const TICK: Duration = Duration::from_millis(20);

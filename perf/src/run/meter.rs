@@ -1,0 +1,135 @@
+//! One phase measured: what happened in it, what it cost the server, what it cost us.
+//!
+//! Owns: the figures of a phase. Never: waits.
+
+use crate::board::Counts;
+use crate::phase::Step;
+use crate::report::Report;
+use crate::sample::{Reading, Sampler};
+use std::io;
+
+/// The readings at the beginning of a phase, and at its end.
+#[derive(Debug)]
+pub(super) struct Meter {
+    start: Point,
+    end: Point,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    at_s: f64,
+    counts: Counts,
+    reading: Option<Reading>,
+}
+
+impl Point {
+    fn take(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> io::Result<Self> {
+        // A server that is gone is noted by the time series.
+        let reading = sampler.and_then(|sampler| sampler.sample().ok());
+        Ok(Self { at_s, counts, reading })
+    }
+}
+
+impl Meter {
+    pub(super) fn start(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> io::Result<Self> {
+        let start = Point::take(sampler, at_s, counts)?;
+        Ok(Self { start, end: start })
+    }
+
+    pub(super) fn stop(
+        self,
+        sampler: Option<&Sampler>,
+        at_s: f64,
+        counts: Counts,
+    ) -> io::Result<Self> {
+        Ok(Self { end: Point::take(sampler, at_s, counts)?, ..self })
+    }
+
+    /// Adds the phase's figures: per delivery where there is traffic, per login elsewhere.
+    pub(super) fn report(&self, prefix: &str, step: &Step, report: &mut Report) {
+        let seconds = self.end.at_s - self.start.at_s;
+        let count = |of: fn(Counts) -> u64| (of(self.end.counts) - of(self.start.counts)) as f64;
+        let items = match step {
+            Step::Load { .. } | Step::Fetch => {
+                let (delivered, acked) = (count(|c| c.delivered), count(|c| c.acked));
+                report.figure(&format!("{prefix}acked_per_s"), acked / seconds);
+                // With nobody there to receive, what counts is what the server has taken over.
+                if delivered > 0.0 { delivered } else { acked }
+            }
+            _ => count(|counts| counts.logins),
+        };
+        report.figure(&format!("{prefix}window_s"), seconds);
+        report.figure(&format!("{prefix}rate_per_s"), items / seconds);
+        let (Some(start), Some(end)) = (self.start.reading, self.end.reading) else { return };
+        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds;
+        report.figure(&format!("{prefix}load_busy_percent"), busy * 100.0);
+        if busy >= MAX_BUSY {
+            report.notes.push(format!(
+                "the load client was {:.0} % busy{}: the rate says little about the server, \
+                 compare CPU per message",
+                busy * 100.0,
+                if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
+            ));
+        }
+        let (Some(start), Some(end)) = (start.server, end.server) else { return };
+        let (user_s, system_s) = (end.user_s - start.user_s, end.system_s - start.system_s);
+        let total_s = user_s + system_s;
+        report.figure(&format!("{prefix}server_busy_percent"), total_s / seconds * 100.0);
+        if items > 0.0 {
+            report.figure(&format!("{prefix}server_cpu_us"), total_s * 1e6 / items);
+            report.figure(&format!("{prefix}server_cpu_user_us"), user_s * 1e6 / items);
+            report.figure(&format!("{prefix}server_cpu_system_us"), system_s * 1e6 / items);
+        }
+        if total_s < MIN_CPU_S {
+            report.notes.push(format!(
+                "the server used only {total_s:.2} s of CPU{}, counted in ticks of 10 ms: run \
+                 longer",
+                if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
+            ));
+        }
+    }
+
+    /// Notes the memory at the end of the phase, and what each connection since the first mark
+    /// with fewer connections has cost.
+    pub(super) fn mark(&self, name: &str, report: &mut Report) {
+        let Some(reading) = self.end.reading else { return };
+        let connected = self.end.counts.connected as f64;
+        report.figure(&format!("{name}_connections"), connected);
+        let slab = reading.host.slab_bytes as f64;
+        let sockets = reading.host.socket_bytes as f64;
+        report.figure(&format!("{name}_slab_kib"), slab / 1024.0);
+        report.figure(&format!("{name}_socket_kib"), sockets / 1024.0);
+        if let Some(server) = reading.server {
+            report.figure(&format!("{name}_rss_kib"), server.rss_bytes as f64 / 1024.0);
+        }
+        slope(name, report);
+    }
+}
+
+/// Memory per connection between the last earlier mark with fewer connections and this one.
+fn slope(name: &str, report: &mut Report) {
+    let figure = |report: &Report, mark: &str, what: &str| {
+        report.figures.get(&format!("{mark}_{what}")).copied()
+    };
+    let Some(here) = figure(report, name, "connections") else { return };
+    let base = ["base", "empty", "before"].into_iter().find(|mark| {
+        *mark != name && figure(report, mark, "connections").is_some_and(|there| there < here)
+    });
+    let Some(base) = base else { return };
+    let more = here - figure(report, base, "connections").unwrap_or_default();
+    for what in ["rss", "slab", "socket"] {
+        let kib = format!("{what}_kib");
+        let (Some(from), Some(to)) = (figure(report, base, &kib), figure(report, name, &kib))
+        else {
+            continue;
+        };
+        let per = (to - from) * 1024.0 / more;
+        let prefix = if name == "full" { String::new() } else { format!("{name}_") };
+        report.figure(&format!("{prefix}{what}_per_connection_bytes"), per);
+    }
+}
+
+/// From this share of one core on, the client may be what limits the rate.
+const MAX_BUSY: f64 = 0.85;
+/// 100 ticks: an error of about a per cent.
+const MIN_CPU_S: f64 = 1.0;

@@ -1,0 +1,140 @@
+//! One thread, one ring, a slice of the run's users: turns until the coordinator says stop.
+//!
+//! Owns: the thread's loop. Never: decides what is sent (its [`Part`] of the scenario does) or when
+//! a phase ends (the coordinator does).
+
+use crate::board::{Board, Counts, STOP};
+use crate::check::Tally;
+use crate::client::Client;
+use crate::dialer::Dialer;
+use crate::engine::{Clock, Engine, Handler};
+use crate::phase::Phase;
+use crate::scenario::exchange::Ledger;
+use crate::scenario::{Abort, SECOND};
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+
+/// One worker's share of a scenario.
+pub(crate) trait Part<C: Client>: Handler<C> {
+    /// A phase begins. If it is measured, what was measured before is forgotten.
+    fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort>;
+
+    /// Does what is due and says by when it wants to be called again, in nanoseconds of the run.
+    fn turn(&mut self, engine: &mut Engine<C>) -> Result<u64, Abort>;
+
+    /// The goal of the current phase is reached.
+    fn reached(&self, engine: &Engine<C>) -> bool;
+
+    /// What the engine does not count.
+    fn counts(&self) -> Counts;
+
+    /// What was measured since the last call, for the time series.
+    fn interval(&mut self) -> Interval;
+
+    /// What was measured since the last measured phase began, in nanoseconds, by name.
+    fn histograms(&self, engine: &Engine<C>) -> Histograms;
+
+    /// The end, after the last phase or an abort.
+    fn conclude(self) -> Outcome;
+}
+
+pub(crate) type Histograms = BTreeMap<&'static str, Histogram<u64>>;
+
+/// Of the messages of about a second, in nanoseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Interval {
+    pub latency: Histogram<u64>,
+    pub ack: Histogram<u64>,
+}
+
+impl Interval {
+    pub(crate) fn new() -> Self {
+        // Two digits are enough for a plot.
+        let new = || Histogram::new_with_bounds(1_000, 60_000_000_000, 2);
+        let new = || new().expect("the bounds are constant");
+        Self { latency: new(), ack: new() }
+    }
+}
+
+/// What is left of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub tally: Tally,
+    /// Messages between users of different workers, to be compared with the others' ledgers.
+    pub ledger: Ledger,
+    pub notes: Vec<String>,
+}
+
+/// What a worker tells the coordinator.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Interval(Interval),
+    /// A measured phase is over.
+    Measured(Histograms),
+    /// The thread's last word.
+    Done(Result<(), Abort>, Outcome),
+}
+
+/// What a worker needs to begin.
+pub(crate) struct Job<'a> {
+    pub index: usize,
+    pub phases: &'a [Phase],
+    pub board: &'a Board,
+    pub notes: Sender<Note>,
+    pub dialer: Dialer,
+    pub clock: Clock,
+    /// Connections at once.
+    pub slots: u32,
+}
+
+/// Runs `part` to its end. The coordinator hears everything through the job's channel.
+pub(crate) fn run<C: Client, P: Part<C>>(job: Job<'_>, mut part: P) {
+    let outcome = match Engine::new(job.dialer.clone(), job.clock, job.slots) {
+        Ok(engine) => turn_until_stopped(&job, engine, &mut part),
+        Err(error) => Err(Abort(error.to_string())),
+    };
+    // A coordinator that has given up is gone, and nobody misses the note.
+    let _ = job.notes.send(Note::Done(outcome, part.conclude()));
+}
+
+fn turn_until_stopped<C: Client, P: Part<C>>(
+    job: &Job<'_>,
+    mut engine: Engine<C>,
+    part: &mut P,
+) -> Result<(), Abort> {
+    job.board.attend(job.index, engine.waker());
+    let mut current = None;
+    let mut reached = false;
+    let mut sampled_ns = engine.clock.now_ns();
+    loop {
+        let phase = job.board.phase();
+        if current != Some(phase) {
+            if current.is_some_and(|past| job.phases[past].measured.is_some()) {
+                let _ = job.notes.send(Note::Measured(part.histograms(&engine)));
+            }
+            if phase == STOP {
+                return Ok(());
+            }
+            part.enter(&job.phases[phase], &mut engine)?;
+            (current, reached) = (Some(phase), false);
+        }
+        let deadline_ns = part.turn(&mut engine)?;
+        let now_ns = engine.clock.now_ns();
+        engine.turn(part, deadline_ns.min(now_ns + TURN_NS));
+        let counts = part.counts();
+        let (connected, logins) = (engine.connected, engine.logins);
+        job.board.publish(job.index, Counts { connected, logins, ..counts });
+        if !reached && part.reached(&engine) {
+            job.board.reach(job.index, phase);
+            reached = true;
+        }
+        if now_ns - sampled_ns >= SECOND {
+            sampled_ns = now_ns;
+            let _ = job.notes.send(Note::Interval(part.interval()));
+        }
+    }
+}
+
+/// The longest wait of a turn, so that phases are seen to change.
+const TURN_NS: u64 = SECOND / 20;
