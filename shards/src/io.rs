@@ -19,6 +19,7 @@ pub(crate) mod bufs;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub(crate) mod slots;
 pub mod sys;
 pub mod uring;
 

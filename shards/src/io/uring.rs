@@ -11,7 +11,6 @@ mod accepts;
 mod dials;
 mod engine;
 mod sends;
-mod slots;
 
 pub use crate::io::bufs::RecvBuf;
 pub use engine::{UringConfig, UringCounters, UringIo};
@@ -34,9 +33,9 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use crate::io::Slot;
 use crate::io::bufs::{self, BufPool};
+use crate::io::slots::{Op, tag, tag_index, tag_token, untag};
 use crate::io::uring::dials::{DialOp, Dials};
 use crate::io::uring::sends::Sends;
-use crate::io::uring::slots::{Op, tag, tag_index, tag_token, untag};
 
 /// A completion, read.
 #[derive(Clone, Copy, Debug)]

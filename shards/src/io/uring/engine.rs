@@ -26,9 +26,9 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use crate::io::probe::{self, SetupError};
+use crate::io::slots::{Flags, Op, Slots, tag, tag_index, untag_token};
 use crate::io::sys::{self, Waker};
 use crate::io::uring::accepts::{Accepts, Change};
-use crate::io::uring::slots::{Flags, Op, Slots, tag, tag_index, untag_token};
 use crate::io::uring::{Done, RecvBuf, Ring};
 use crate::io::{
     Completion, Dial, Errno, Io, ListenerIndex, Now, SendBatch, ShardIndex, Slot, Wait,
