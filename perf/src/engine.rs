@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use shards::io::probe::SetupError;
 use shards::io::sys::{self, Waker};
 use shards::io::uring::{RecvBuf, UringConfig, UringIo};
-use shards::io::{Completion, Dial, Io, Now, Piece, SendBatch, Slot, Wait};
+use shards::io::{Completion, Dial, Engine as _, Io, Now, Piece, SendBatch, Slot, Wait};
 use std::io;
 use std::time::{Duration, Instant};
 

@@ -16,7 +16,9 @@
 //! ```
 
 pub(crate) mod bufs;
+pub mod epoll;
 pub mod probe;
+pub(crate) mod progress;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub(crate) mod slots;
@@ -27,6 +29,9 @@ use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use probe::SetupError;
+use sys::Waker;
 
 /// Monotonic time in microseconds since the process (or the simulation) started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,3 +202,79 @@ pub trait Dial: Io {
     /// [`Completion::Dialed`] with `token`; a table without a free slot fails with `ENFILE`.
     fn dial(&mut self, socket: OwnedFd, to: SocketAddr, token: u64);
 }
+
+/// The sizes that every engine on the real kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Connections at once. On a ring at most the limit of open files; on epoll all engines of the
+    /// process share that limit.
+    pub slots: u32,
+    /// Slots kept free for hand-overs: nothing is accepted below. At least the listeners are kept
+    /// in any case.
+    pub slot_reserve: u32,
+    /// Receive buffers, 1 to 32,768, and the bytes of each.
+    pub buffers: u16,
+    pub buffer_size: u32,
+    /// Connections that one listener may bring in one turn.
+    pub accepts_per_listener: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            slots: 16_384,
+            slot_reserve: 256,
+            buffers: 2048,
+            buffer_size: 4096,
+            accepts_per_listener: 16,
+        }
+    }
+}
+
+impl Sizes {
+    /// The slots really kept free, if the sizes fit each other.
+    fn check(&self, listeners: usize) -> Result<u32, SetupError> {
+        let reserve = self.slot_reserve.max(listeners as u32);
+        let wrong = if self.slots <= reserve {
+            "slots must exceed slot_reserve and the number of listeners"
+        } else if !(1..=bufs::MOST).contains(&self.buffers) {
+            "buffers must be 1 to 32768"
+        } else if !(64..=1 << 20).contains(&self.buffer_size) {
+            "buffer_size must be 64 to 1048576 bytes"
+        } else if self.accepts_per_listener == 0 || listeners > 1 + usize::from(ListenerIndex::MAX)
+        {
+            "accepts_per_listener must be at least 1, and the listeners at most 256"
+        } else {
+            return Ok(reserve);
+        };
+        Err(SetupError::Config(wrong))
+    }
+}
+
+/// An [`Io`] on the real kernel. Every shard makes its own, on its own thread; then all of them
+/// are told where the others are.
+pub trait Engine: Io + Sized {
+    /// What the other engines need to reach this one.
+    type Peer: Clone + Send + 'static;
+
+    /// Makes an engine for this thread. Nothing is accepted before [`Io::set_accepting`].
+    ///
+    /// # Errors
+    /// The kernel or its limits refuse, or the sizes contradict each other.
+    fn open(sizes: Sizes, listeners: Vec<OwnedFd>) -> Result<Self, SetupError>;
+
+    /// Where this engine is reached, also after its end: then whatever is asked fails harmlessly.
+    fn peer(&self) -> Self::Peer;
+
+    /// Tells this engine the others, in the order of their shard index, itself included.
+    fn connect_peers(&mut self, peers: Vec<Self::Peer>);
+
+    /// Wakes this engine's wait from any thread.
+    fn waker(&self) -> Waker;
+
+    /// Slots without a connection.
+    fn free_slots(&self) -> u32;
+}
+
+/// Pause of a listener whose accept failed for want of descriptors or memory.
+pub(crate) const ACCEPT_BACK_OFF_MS: u64 = 100;

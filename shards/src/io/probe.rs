@@ -40,9 +40,21 @@ impl SetupError {
                 level @ (1 | 2) => Self::Disabled { level },
                 _ => Self::Denied,
             },
+            _ => Self::of(step, error),
+        }
+    }
+
+    /// An error that has nothing to do with io_uring.
+    pub(crate) fn of(step: &'static str, error: &io::Error) -> Self {
+        match error.raw_os_error().unwrap_or(libc::EIO) {
             libc::ENOMEM => Self::Memory { step },
             error => Self::Kernel { step, error: Errno(error) },
         }
+    }
+
+    /// The kernel refuses rings or lacks what we need of them: epoll works there all the same.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Disabled { .. } | Self::Denied | Self::TooOld { .. })
     }
 
     fn too_old(missing: &'static str) -> Self {
@@ -172,6 +184,16 @@ pub fn findings(slots: u32) -> Vec<Finding> {
 /// The slots the current limit of open files allows in one ring.
 pub fn most_slots() -> u64 {
     sys::file_limit().map_or(0, |limit| limit.soft.min(TABLE))
+}
+
+/// Finds out whether this process may have rings that do all we need. Makes and drops small ones.
+///
+/// # Errors
+/// It may not, or something else is in the way: [`SetupError::is_refusal`] tells.
+pub fn try_ring() -> Result<(), SetupError> {
+    let ring = build(8, 16)?;
+    register_slots(&ring, 8)?;
+    try_buffers().map(drop)
 }
 
 /// Makes a ring for the calling thread and checks that it can do what we need.

@@ -1,6 +1,6 @@
-//! What the engine remembers of each connection slot, and the tags of its operations.
+//! What an engine remembers of each connection slot, and the tags of its operations.
 //!
-//! Owns: generations and the set of operations outstanding per slot. Never: submits anything.
+//! Owns: generations and the set of operations outstanding per slot. Never: talks to the kernel.
 
 use crate::io::Slot;
 use crate::table::Table;
@@ -106,8 +106,18 @@ impl Flags {
     pub(crate) const STARVED: Self = Self(1 << 7);
     /// Shutdown or close are submitted.
     pub(crate) const ENDING: Self = Self(1 << 8);
-    /// The last receive left bytes in the socket: the next one needs no poll.
+    /// The last receive left bytes in the socket: the next one needs no poll. On epoll: the socket
+    /// was said to be readable, and no receive has found it empty since.
     pub(crate) const NONEMPTY: Self = Self(1 << 9);
+    /// On epoll: the send waits until the socket has room.
+    pub(crate) const BLOCKED: Self = Self(1 << 10);
+    /// On epoll: registered for room in the socket, too.
+    pub(crate) const ROOM_WATCHED: Self = Self(1 << 11);
+    /// On epoll: the peer's end or an error was reported, so that there is something to read until
+    /// it has been read.
+    pub(crate) const ENDED: Self = Self(1 << 12);
+    /// On epoll: not yet connected.
+    pub(crate) const DIALING: Self = Self(1 << 13);
 
     /// The receive of the caller is in one of its stages.
     pub(crate) const RECEIVE: Self = Self(Self::POLLING.0 | Self::RECEIVING.0 | Self::STARVED.0);
@@ -138,14 +148,14 @@ impl Flags {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     generation: u32,
-    /// Entry of the send table. Valid exactly while SENDING.
+    /// Entry of the send table while SENDING, on epoll of the dial table while DIALING.
     pub(crate) send: u32,
     pub(crate) flags: Flags,
 }
 
 const _: () = assert!(size_of::<Record>() <= 16, "a million slots");
 
-/// The slots of one ring.
+/// The slots of one engine.
 #[derive(Debug)]
 pub(crate) struct Slots {
     records: Table<Record>,
@@ -166,11 +176,11 @@ impl Slots {
         self.capacity - self.used
     }
 
-    /// A connection has appeared at `index`, chosen by the kernel.
+    /// A connection has appeared at `index`, chosen by whoever owns the descriptors.
     pub(crate) fn occupy(&mut self, index: u32) -> Slot {
-        assert!(index < self.capacity, "the kernel chose a slot outside the table");
+        assert!(index < self.capacity, "a slot outside the table");
         let record = self.records.entry(index);
-        assert!(!record.flags.any(Flags::LIVE), "the kernel chose a slot in use");
+        assert!(!record.flags.any(Flags::LIVE), "a slot in use");
         record.flags = Flags::LIVE;
         self.used += 1;
         Slot { index, generation: record.generation }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Error, Result, Write};
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -125,19 +125,19 @@ pub fn dialer(to: SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Wakes one ring's wait from any thread. Cheap to clone; wake-ups before a wait are not lost.
+/// Wakes one engine's wait from any thread. Cheap to clone; wake-ups before a wait are not lost.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<File>);
 
 impl Waker {
-    /// Makes the ring's current or next wait return.
+    /// Makes the engine's current or next wait return.
     pub fn wake(&self) {
         // An eventfd refuses only when 2^64 wake-ups are pending, and then one is pending.
         let _ = (&*self.0).write(&1_u64.to_ne_bytes());
     }
 }
 
-/// A fresh eventfd: the end the ring reads, and the waker that writes it.
+/// A fresh eventfd: the end the engine listens to, and the waker that writes it.
 pub(crate) fn waker() -> Result<(Arc<File>, Waker)> {
     // SAFETY: takes no pointers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -145,6 +145,15 @@ pub(crate) fn waker() -> Result<(Arc<File>, Waker)> {
     // SAFETY: the descriptor was just created and nobody else owns it.
     let file = Arc::new(File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
     Ok((Arc::clone(&file), Waker(file)))
+}
+
+/// Bytes of the socket's queue that the peer has not acknowledged; `None` where the kernel cannot
+/// tell.
+pub(crate) fn unsent(socket: BorrowedFd<'_>) -> Option<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one int into a local that outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }).ok()?;
+    u32::try_from(bytes).ok()
 }
 
 /// A message header without address, pieces or control data.

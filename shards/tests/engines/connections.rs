@@ -1,4 +1,4 @@
-//! One ring: receive, send, close and everything that can come between them.
+//! One engine: receive, send, close and everything that can come between them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,11 +7,25 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use shards::io::uring::UringConfig;
-use shards::io::{Completion, Errno, Io, Piece, SendBatch, Slot, Wait};
+use shards::io::uring::{UringConfig, UringIo};
+use shards::io::{Completion, Errno, Piece, SendBatch, Sizes, Slot, Wait};
 use socket2::SockRef;
 
 use crate::harness::*;
+
+on_every_engine! {
+    many_connections_hear_their_own_bytes_and_every_slot_is_freed,
+    bytes_arrive_in_order_however_they_are_cut,
+    a_large_batch_is_finished_piece_by_piece_for_a_slow_reader,
+    a_peers_end_and_a_peers_reset_are_told_apart,
+    a_close_ends_an_armed_receive_and_the_peer_sees_the_end,
+    a_close_beside_arriving_bytes_keeps_the_buffer,
+    a_close_cancels_a_send_to_a_frozen_peer_and_gives_the_batch_back,
+    an_empty_buffer_pool_only_delays_receives,
+    a_stale_handle_touches_nobody,
+    unsent_counts_what_the_peer_has_not_taken,
+    an_engine_dropped_with_everything_in_flight_closes_its_connections,
+}
 
 fn shared(bytes: &Arc<[u8]>, times: usize) -> SendBatch {
     SendBatch { pieces: (0..times).map(|_| Piece::Shared(Arc::clone(bytes))).collect() }
@@ -32,8 +46,12 @@ fn echo_clients(address: SocketAddr, count: usize, rounds: usize) {
     }
 }
 
-fn every_client_is_answered(config: UringConfig, count: usize, rounds: usize) {
-    let (mut io, address) = engine(config);
+fn every_client_is_answered<E: TestEngine>(
+    mut io: E,
+    address: SocketAddr,
+    count: usize,
+    rounds: usize,
+) {
     let clients = thread::spawn(move || echo_clients(address, count, rounds));
     let mut closed = 0;
     drive(&mut io, |io, completion| {
@@ -44,21 +62,23 @@ fn every_client_is_answered(config: UringConfig, count: usize, rounds: usize) {
     assert_eq!(io.free_slots(), io.capacity());
 }
 
-#[test]
-fn many_connections_hear_their_own_bytes_and_every_slot_is_freed() {
-    every_client_is_answered(small(), 1, 200);
-    every_client_is_answered(small(), 200, 20);
+fn many_connections_hear_their_own_bytes_and_every_slot_is_freed<E: TestEngine>() {
+    let (io, address) = engine::<E>(small());
+    every_client_is_answered(io, address, 1, 200);
+    let (io, address) = engine::<E>(small());
+    every_client_is_answered(io, address, 200, 20);
 }
 
 /// Goal: a full submission queue and an overflowing completion queue cost nothing but time.
 #[test]
 fn tiny_queues_lose_no_completion() {
-    every_client_is_answered(UringConfig { entries: 2, cq_entries: 4, ..small() }, 200, 10);
+    let config = UringConfig { entries: 2, cq_entries: 4, ..small().into() };
+    let (io, address) = accepting(|listener| UringIo::new(config, vec![listener]));
+    every_client_is_answered(io, address, 200, 10);
 }
 
-#[test]
-fn bytes_arrive_in_order_however_they_are_cut() {
-    let (mut io, address) = engine(UringConfig { buffer_size: 64, ..small() });
+fn bytes_arrive_in_order_however_they_are_cut<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(Sizes { buffer_size: 64, ..small() });
     let (mut stream, slot) = connect(&mut io, address);
     let sent = pattern(10_000);
     let copy = sent.clone();
@@ -86,9 +106,8 @@ fn bytes_arrive_in_order_however_they_are_cut() {
 
 /// Goal: a batch far larger than the socket's buffer goes out whole, in order, reported as it
 /// goes, and comes back. Method: the reader starts only after the first short send.
-#[test]
-fn a_large_batch_is_finished_piece_by_piece_for_a_slow_reader() {
-    let (mut io, address) = engine(small());
+fn a_large_batch_is_finished_piece_by_piece_for_a_slow_reader<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     let (mut stream, slot) = connect(&mut io, address);
     let bytes = pattern(12_000_000);
     let mut pieces: Vec<Piece> = Vec::new();
@@ -123,9 +142,8 @@ fn a_large_batch_is_finished_piece_by_piece_for_a_slow_reader() {
     assert!(reader.join().expect("read") == bytes);
 }
 
-#[test]
-fn a_peers_end_and_a_peers_reset_are_told_apart() {
-    let (mut io, address) = engine(small());
+fn a_peers_end_and_a_peers_reset_are_told_apart<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     let (stream, slot) = connect(&mut io, address);
     io.receive(slot);
     stream.shutdown(Shutdown::Write).expect("shut down");
@@ -156,9 +174,8 @@ fn a_peers_end_and_a_peers_reset_are_told_apart() {
 }
 
 /// Goal: closing needs nothing from the peer, whatever is armed, and the peer hears it at once.
-#[test]
-fn a_close_ends_an_armed_receive_and_the_peer_sees_the_end() {
-    let (mut io, address) = engine(small());
+fn a_close_ends_an_armed_receive_and_the_peer_sees_the_end<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     for turns in 0..3 {
         let (mut stream, slot) = connect(&mut io, address);
         let (_idle, other) = connect(&mut io, address);
@@ -179,9 +196,8 @@ fn a_close_ends_an_armed_receive_and_the_peer_sees_the_end() {
 
 /// Goal: bytes that arrive while a close is on its way are not reported, and their buffer is not
 /// lost. Method: the pool has one buffer, which another connection uses afterwards.
-#[test]
-fn a_close_beside_arriving_bytes_keeps_the_buffer() {
-    let (mut io, address) = engine(UringConfig { buffers: 1, ..small() });
+fn a_close_beside_arriving_bytes_keeps_the_buffer<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(Sizes { buffers: 1, ..small() });
     for turns in 0..3 {
         let (mut stream, slot) = connect(&mut io, address);
         stream.write_all(b"unread").expect("written");
@@ -203,9 +219,8 @@ fn a_close_beside_arriving_bytes_keeps_the_buffer() {
     }
 }
 
-#[test]
-fn a_close_cancels_a_send_to_a_frozen_peer_and_gives_the_batch_back() {
-    let (mut io, address) = engine(small());
+fn a_close_cancels_a_send_to_a_frozen_peer_and_gives_the_batch_back<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     let (mut stream, slot) = connect(&mut io, address);
     let bytes = Arc::<[u8]>::from(pattern(16_000_000));
     io.send(slot, shared(&bytes, 1));
@@ -232,10 +247,9 @@ fn a_close_cancels_a_send_to_a_frozen_peer_and_gives_the_batch_back() {
 
 /// Goal: an empty pool delays receives, neither failing nor spinning. Method: 50 connections have
 /// bytes waiting before the first receive is armed; the pool has two buffers, held for a while.
-#[test]
-fn an_empty_buffer_pool_only_delays_receives() {
+fn an_empty_buffer_pool_only_delays_receives<E: TestEngine>() {
     const CLIENTS: usize = 50;
-    let (mut io, address) = engine(UringConfig { buffers: 2, ..small() });
+    let (mut io, address) = engine::<E>(Sizes { buffers: 2, ..small() });
     let pairs: Vec<(TcpStream, Slot)> = (0..CLIENTS).map(|_| connect(&mut io, address)).collect();
     for (mut stream, slot) in pairs.iter().map(|(stream, slot)| (stream, *slot)) {
         stream.write_all(&slot.index.to_ne_bytes()).expect("written");
@@ -248,10 +262,10 @@ fn an_empty_buffer_pool_only_delays_receives() {
         (held.len() == 2).then_some(())
     });
     nothing_happens(&mut io);
-    let missed = io.counters().no_buffer;
+    let missed = no_buffer(&io);
     assert!(missed >= CLIENTS as u64 - 2);
     assert!(nothing_happens(&mut io) < 10, "waiting for buffers spins");
-    assert_eq!(io.counters().no_buffer, missed);
+    assert_eq!(no_buffer(&io), missed);
     held.into_iter().for_each(|buf| io.recycle(buf));
     let mut left = CLIENTS - 2;
     drive(&mut io, |io, completion| {
@@ -264,10 +278,9 @@ fn an_empty_buffer_pool_only_delays_receives() {
 }
 
 /// Goal: a handle to a closed connection does nothing to its successor in the same slot.
-#[test]
-fn a_stale_handle_touches_nobody() {
-    let config = UringConfig { slots: 2, slot_reserve: 1, ..small() };
-    let (mut io, address) = engine(config);
+fn a_stale_handle_touches_nobody<E: TestEngine>() {
+    let config = Sizes { slots: 2, slot_reserve: 1, ..small() };
+    let (mut io, address) = engine::<E>(config);
     let (_, mut stale) = connect(&mut io, address);
     close(&mut io, stale);
     let (mut stream, mut slot) = connect(&mut io, address);
@@ -291,7 +304,7 @@ fn a_stale_handle_touches_nobody() {
     assert_eq!(&answer, b"and you");
 }
 
-fn unsent(io: &mut shards::io::uring::UringIo, slot: Slot) -> u32 {
+fn unsent<E: TestEngine>(io: &mut E, slot: Slot) -> u32 {
     io.unsent(slot);
     drive(io, |_, completion| match completion {
         Completion::Unsent { slot: from, bytes } if from == slot => {
@@ -301,9 +314,8 @@ fn unsent(io: &mut shards::io::uring::UringIo, slot: Slot) -> u32 {
     })
 }
 
-#[test]
-fn unsent_counts_what_the_peer_has_not_taken() {
-    let (mut io, address) = engine(small());
+fn unsent_counts_what_the_peer_has_not_taken<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     let (mut stream, slot) = connect(&mut io, address);
     assert_eq!(unsent(&mut io, slot), 0);
     let bytes = pattern(16_000_000);
@@ -326,9 +338,8 @@ fn unsent_counts_what_the_peer_has_not_taken() {
 
 /// Goal: nothing the kernel still uses goes before it is done with it. Method: accepts, polls, a
 /// stuck send, a buffer on loan and the waker are all outstanding when the engine is dropped.
-#[test]
-fn an_engine_dropped_with_everything_in_flight_closes_its_connections() {
-    let (mut io, address) = engine(small());
+fn an_engine_dropped_with_everything_in_flight_closes_its_connections<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
     let bytes = Arc::<[u8]>::from(pattern(16_000_000));
     let pairs: Vec<(TcpStream, Slot)> = (0..7).map(|_| connect(&mut io, address)).collect();
     for (_, slot) in &pairs[..5] {

@@ -1,4 +1,4 @@
-//! The engine against the real kernel: loopback sockets, `std::net` clients, no sleeps.
+//! Every engine against the real kernel: loopback sockets, `std::net` clients, no sleeps.
 
 mod accepting;
 mod connections;

@@ -1,22 +1,28 @@
-//! Several rings on their own threads: hand-over, doorbells; wakers from outside.
+//! Several engines on their own threads: hand-over, doorbells; wakers from outside.
 
 use std::io::{Read, Write};
-use std::os::fd::RawFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use shards::io::sys;
-use shards::io::uring::{UringConfig, UringIo};
-use shards::io::{Completion, Errno, Io, Slot, Wait};
+use shards::io::{Completion, Errno, Sizes, Slot, Wait};
 
 use crate::harness::*;
 
+on_every_engine! {
+    a_handed_over_connection_keeps_its_unread_bytes,
+    a_full_target_refuses_and_the_connection_stays_where_it_was,
+    hand_overs_to_engines_that_are_gone_or_unknown_fail_and_doorbells_do_no_harm,
+    doorbells_and_wakers_end_a_wait,
+    early_wake_ups_count_and_quiet_waits_last,
+}
+
 const TOKEN: u64 = (1 << 48) - 2;
 
-/// The target of hand-overs: ring 1, without a listener, on a thread of its own.
-struct Target {
-    ring: RawFd,
+/// The target of hand-overs: engine 1, without a listener, on a thread of its own.
+struct Target<E: TestEngine> {
+    peer: E::Peer,
     /// Closes the oldest connection it got.
     close: Sender<()>,
     /// First bytes of each connection it got, and afterwards a message per close.
@@ -25,24 +31,24 @@ struct Target {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts a ring that takes what it is handed, reads once and answers "taken". Ends when `close`
+/// Starts an engine that takes what it is handed, reads once and answers "taken". Ends when `close`
 /// is dropped.
-fn target(slots: u32, source: RawFd) -> Target {
+fn target<E: TestEngine>(slots: u32, source: E::Peer) -> Target<E> {
     let (close, closes) = mpsc::channel();
     let (hear, heard) = mpsc::channel();
     let (tell, told) = mpsc::channel();
     let thread = thread::spawn(move || {
-        let config = UringConfig { slots, slot_reserve: 0, ..small() };
-        let mut io = UringIo::new(config, Vec::new()).expect("a ring");
-        io.connect_peers(vec![source, io.ring_fd()]);
-        tell.send((io.ring_fd(), io.waker())).expect("the test waits");
+        let config = Sizes { slots, slot_reserve: 0, ..small() };
+        let mut io = E::make(config, Vec::new()).expect("an engine");
+        io.connect_peers(vec![source, io.peer()]);
+        tell.send((io.peer(), io.waker())).expect("the test waits");
         serve_target(&mut io, &closes, &hear);
     });
-    let (ring, waker) = told.recv().expect("the target starts");
-    Target { ring, close, heard, waker, thread }
+    let (peer, waker) = told.recv().expect("the target starts");
+    Target { peer, close, heard, waker, thread }
 }
 
-fn serve_target(io: &mut UringIo, closes: &Receiver<()>, hear: &Sender<Vec<u8>>) {
+fn serve_target<E: TestEngine>(io: &mut E, closes: &Receiver<()>, hear: &Sender<Vec<u8>>) {
     let mut slots: Vec<Slot> = Vec::new();
     loop {
         io.wait(Wait::Until(sys::now().plus_ms(PATIENCE_MS)));
@@ -70,7 +76,7 @@ fn serve_target(io: &mut UringIo, closes: &Receiver<()>, hear: &Sender<Vec<u8>>)
     }
 }
 
-impl Target {
+impl<E: TestEngine> Target<E> {
     fn hear(&self) -> Vec<u8> {
         self.heard.recv_timeout(Duration::from_millis(PATIENCE_MS)).expect("heard in time")
     }
@@ -88,7 +94,7 @@ impl Target {
     }
 }
 
-fn hand_over(io: &mut UringIo, slot: Slot) -> Result<(), Errno> {
+fn hand_over<E: TestEngine>(io: &mut E, slot: Slot) -> Result<(), Errno> {
     io.hand_over(slot, 1, TOKEN);
     drive(io, |_, completion| match completion {
         Completion::HandedOver { slot: from, result } if from == slot => Some(result),
@@ -97,11 +103,10 @@ fn hand_over(io: &mut UringIo, slot: Slot) -> Result<(), Errno> {
 }
 
 /// Goal: what the source has not read is read by the target, and the peer notices nothing.
-#[test]
-fn a_handed_over_connection_keeps_its_unread_bytes() {
-    let (mut io, address) = engine(small());
-    let target = target(4, io.ring_fd());
-    io.connect_peers(vec![io.ring_fd(), target.ring]);
+fn a_handed_over_connection_keeps_its_unread_bytes<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
+    let target = target::<E>(4, io.peer());
+    io.connect_peers(vec![io.peer(), target.peer.clone()]);
     for round in 0..20_u8 {
         let (mut stream, slot) = connect(&mut io, address);
         stream.write_all(&[round; 10]).expect("written");
@@ -119,11 +124,10 @@ fn a_handed_over_connection_keeps_its_unread_bytes() {
     target.end();
 }
 
-#[test]
-fn a_full_target_refuses_and_the_connection_stays_where_it_was() {
-    let (mut io, address) = engine(small());
-    let target = target(1, io.ring_fd());
-    io.connect_peers(vec![io.ring_fd(), target.ring]);
+fn a_full_target_refuses_and_the_connection_stays_where_it_was<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
+    let target = target::<E>(1, io.peer());
+    io.connect_peers(vec![io.peer(), target.peer.clone()]);
     let (mut first, slot) = connect(&mut io, address);
     first.write_all(b"first").expect("written");
     assert_eq!(hand_over(&mut io, slot), Ok(()));
@@ -143,13 +147,12 @@ fn a_full_target_refuses_and_the_connection_stays_where_it_was() {
     target.end();
 }
 
-#[test]
-fn hand_overs_to_rings_that_are_gone_or_unknown_fail_and_doorbells_do_no_harm() {
-    let (mut io, address) = engine(small());
-    let target = target(1, io.ring_fd());
-    let gone = target.ring;
+fn hand_overs_to_engines_that_are_gone_or_unknown_fail_and_doorbells_do_no_harm<E: TestEngine>() {
+    let (mut io, address) = engine::<E>(small());
+    let target = target::<E>(1, io.peer());
+    let gone = target.peer.clone();
     target.end();
-    io.connect_peers(vec![io.ring_fd(), gone]);
+    io.connect_peers(vec![io.peer(), gone]);
     let (mut stream, slot) = connect(&mut io, address);
     assert!(hand_over(&mut io, slot).is_err());
     io.doorbell(1);
@@ -163,23 +166,22 @@ fn hand_overs_to_rings_that_are_gone_or_unknown_fail_and_doorbells_do_no_harm() 
     assert_eq!(receive(&mut io, slot), b"unharmed");
 }
 
-/// Goal: a sleeping ring hears a doorbell and a waker long before its own deadline.
-#[test]
-fn doorbells_and_wakers_end_a_wait() {
-    let mut io = UringIo::new(small(), Vec::new()).expect("a ring");
+/// Goal: a sleeping engine hears a doorbell and a waker long before its own deadline.
+fn doorbells_and_wakers_end_a_wait<E: TestEngine>() {
+    let mut io = E::make(small(), Vec::new()).expect("an engine");
     let (tell, told) = mpsc::channel();
     let (wake, woken) = mpsc::channel();
     let sleeper = thread::spawn(move || {
-        let mut io = UringIo::new(small(), Vec::new()).expect("a ring");
-        tell.send((io.ring_fd(), io.waker())).expect("the test waits");
+        let mut io = E::make(small(), Vec::new()).expect("an engine");
+        tell.send((io.peer(), io.waker())).expect("the test waits");
         for _ in 0..200 {
             io.wait(Wait::Until(sys::now().plus_ms(PATIENCE_MS)));
             assert!(io.next().is_none(), "a wake-up is not a completion");
             wake.send(()).expect("the test waits");
         }
     });
-    let (ring, waker) = told.recv().expect("the sleeper starts");
-    io.connect_peers(vec![ring]);
+    let (peer, waker) = told.recv().expect("the sleeper starts");
+    io.connect_peers(vec![peer]);
     let start = Instant::now();
     for round in 0..200 {
         if round % 2 == 0 {
@@ -197,9 +199,8 @@ fn doorbells_and_wakers_end_a_wait() {
 
 /// Goal: a wake-up is remembered when nobody sleeps, and a wait with nothing to hear ends by its
 /// deadline, not before.
-#[test]
-fn early_wake_ups_count_and_quiet_waits_last() {
-    let mut io = UringIo::new(small(), Vec::new()).expect("a ring");
+fn early_wake_ups_count_and_quiet_waits_last<E: TestEngine>() {
+    let mut io = E::make(small(), Vec::new()).expect("an engine");
     io.waker().wake();
     let start = sys::now();
     io.wait(Wait::Until(start.plus_ms(PATIENCE_MS)));

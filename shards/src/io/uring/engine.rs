@@ -31,7 +31,8 @@ use crate::io::sys::{self, Waker};
 use crate::io::uring::accepts::{Accepts, Change};
 use crate::io::uring::{Done, RecvBuf, Ring};
 use crate::io::{
-    Completion, Dial, Errno, Io, ListenerIndex, Now, SendBatch, ShardIndex, Slot, Wait,
+    ACCEPT_BACK_OFF_MS, Completion, Dial, Engine, Errno, Io, ListenerIndex, Now, SendBatch,
+    ShardIndex, Sizes, Slot, Wait,
 };
 
 /// The sizes of one ring.
@@ -54,15 +55,29 @@ pub struct UringConfig {
 
 impl Default for UringConfig {
     fn default() -> Self {
+        Sizes::default().into()
+    }
+}
+
+impl From<Sizes> for UringConfig {
+    fn from(sizes: Sizes) -> Self {
+        let Sizes { slots, slot_reserve, buffers, buffer_size, accepts_per_listener } = sizes;
         Self {
             entries: 4096,
             cq_entries: 16_384,
-            slots: 16_384,
-            slot_reserve: 256,
-            buffers: 2048,
-            buffer_size: 4096,
-            accepts_per_listener: 16,
+            slots,
+            slot_reserve,
+            buffers,
+            buffer_size,
+            accepts_per_listener,
         }
+    }
+}
+
+impl UringConfig {
+    fn sizes(&self) -> Sizes {
+        let Self { slots, slot_reserve, buffers, buffer_size, accepts_per_listener, .. } = *self;
+        Sizes { slots, slot_reserve, buffers, buffer_size, accepts_per_listener }
     }
 }
 
@@ -104,9 +119,11 @@ struct Peer {
 impl UringIo {
     /// Makes a ring for this thread. Nothing is accepted before [`Io::set_accepting`].
     pub fn new(config: UringConfig, listeners: Vec<OwnedFd>) -> Result<Self, SetupError> {
-        let listener_count = listeners.len() as u32;
-        let reserve = config.slot_reserve.max(listener_count);
-        check(&config, listener_count, reserve)?;
+        let reserve = config.sizes().check(listeners.len())?;
+        if config.entries == 0 || config.cq_entries < config.entries {
+            let wrong = "entries must be at least 1, and cq_entries at least that";
+            return Err(SetupError::Config(wrong));
+        }
         let accepts = Accepts::new(listeners, config.accepts_per_listener, reserve);
         let uring = probe::build(config.entries, config.cq_entries)?;
         probe::register_slots(&uring, config.slots)?;
@@ -131,29 +148,8 @@ impl UringIo {
         })
     }
 
-    /// The ring's descriptor, for [`UringIo::connect_peers`] of the others. It stays this ring's
-    /// until it is dropped; a message to a ring that is gone fails without harm.
-    pub fn ring_fd(&self) -> RawFd {
-        self.ring.fd()
-    }
-
-    /// Tells this ring the others, in the order of their shard index, itself included.
-    pub fn connect_peers(&mut self, rings: Vec<RawFd>) {
-        self.peers = rings.into_iter().map(|ring| Peer { ring, rung: None }).collect();
-    }
-
-    /// Wakes this ring's wait from threads that have no ring.
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
     pub fn counters(&self) -> UringCounters {
         self.counters
-    }
-
-    /// Slots without a connection.
-    pub fn free_slots(&self) -> u32 {
-        self.slots.free()
     }
 
     fn complete(&mut self, done: Done) -> Option<Completion<RecvBuf>> {
@@ -535,22 +531,28 @@ impl Dial for UringIo {
     }
 }
 
-fn check(config: &UringConfig, listeners: u32, reserve: u32) -> Result<(), SetupError> {
-    let wrong = if config.slots <= reserve {
-        "slots must exceed slot_reserve and the number of listeners"
-    } else if !(1..=crate::io::bufs::MOST).contains(&config.buffers) {
-        "buffers must be 1 to 32768"
-    } else if !(64..=1 << 20).contains(&config.buffer_size) {
-        "buffer_size must be 64 to 1048576 bytes"
-    } else if config.entries == 0 || config.cq_entries < config.entries {
-        "entries must be at least 1, and cq_entries at least that"
-    } else if config.accepts_per_listener == 0 || listeners > 1 + u32::from(ListenerIndex::MAX) {
-        "accepts_per_listener must be at least 1, and the listeners at most 256"
-    } else {
-        return Ok(());
-    };
-    Err(SetupError::Config(wrong))
-}
+impl Engine for UringIo {
+    /// The ring's descriptor. It stays this ring's until it is dropped; a message to a ring that
+    /// is gone fails without harm.
+    type Peer = RawFd;
 
-/// Pause of a listener whose accept failed for want of descriptors or memory.
-const ACCEPT_BACK_OFF_MS: u64 = 100;
+    fn open(sizes: Sizes, listeners: Vec<OwnedFd>) -> Result<Self, SetupError> {
+        Self::new(sizes.into(), listeners)
+    }
+
+    fn peer(&self) -> RawFd {
+        self.ring.fd()
+    }
+
+    fn connect_peers(&mut self, peers: Vec<RawFd>) {
+        self.peers = peers.into_iter().map(|ring| Peer { ring, rung: None }).collect();
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn free_slots(&self) -> u32 {
+        self.slots.free()
+    }
+}

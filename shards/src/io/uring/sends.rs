@@ -1,9 +1,4 @@
-//! The batches the kernel is reading from, and how far it has got with each.
-//!
-//! ```text
-//!   pieces   | sent | sent | ---- piece: offset ----> | not yet | not yet |
-//!                            ^ the next request starts here
-//! ```
+//! The batches the kernel is reading from.
 //!
 //! A batch lives here from the first request to the completion of the last, so its bytes stay
 //! where the kernel was told they are. Never: talks to the kernel.
@@ -13,6 +8,7 @@ use std::ptr;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
+use crate::io::progress::{IOVECS, Progress};
 use crate::io::{SendBatch, Slot};
 use crate::table::Slab;
 
@@ -20,10 +16,7 @@ use crate::table::Slab;
 #[derive(Debug)]
 pub(crate) struct SendOp {
     pub(crate) slot: Slot,
-    batch: SendBatch,
-    /// The first piece not entirely sent, and how much of it is.
-    piece: usize,
-    offset: usize,
+    progress: Progress,
     /// What the kernel was told to gather, if the rest was in several pieces.
     gather: Option<Box<Gather>>,
     in_flight: bool,
@@ -57,9 +50,8 @@ impl Sends {
 
     /// Takes a batch in. [`Sends::request`] says what to submit for it.
     pub(crate) fn insert(&mut self, slot: Slot, batch: SendBatch) -> u32 {
-        let mut op = SendOp { slot, batch, piece: 0, offset: 0, gather: None, in_flight: false };
-        op.skip_empty();
-        self.ops.insert(op)
+        let progress = Progress::new(batch);
+        self.ops.insert(SendOp { slot, progress, gather: None, in_flight: false })
     }
 
     /// The request for what is left of a batch. Its pointers stay good until [`Sends::remove`]:
@@ -69,16 +61,15 @@ impl Sends {
         assert!(!op.in_flight, "one request per batch");
         op.in_flight = true;
         let fd = types::Fixed(op.slot.index);
-        let rest = &op.batch.pieces[op.piece..];
-        let bytes = &rest[0].bytes()[op.offset..];
+        let mut rest = op.progress.rest();
         if rest.len() == 1 {
+            let bytes = rest.next().expect("there is one");
             let len = bytes.len().min(REQUEST_BYTES) as u32;
             return opcode::Send::new(fd, bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build();
         }
         let gather = op.gather.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         gather.pieces.clear();
-        gather.pieces.push(iovec(bytes));
-        gather.pieces.extend(rest[1..].iter().take(IOVECS - 1).map(|piece| iovec(piece.bytes())));
+        gather.pieces.extend(rest.take(IOVECS).map(iovec));
         gather.header.msg_iov = gather.pieces.as_mut_ptr();
         gather.header.msg_iovlen = gather.pieces.len();
         opcode::SendMsg::new(fd, &raw const gather.header).flags(libc::MSG_NOSIGNAL as u32).build()
@@ -99,8 +90,7 @@ impl Sends {
     pub(crate) fn advance(&mut self, index: u32, bytes: usize) -> bool {
         let op = self.ops.get_mut(index).expect("a batch is known until its last completion");
         assert!(!op.in_flight, "the kernel still reads this batch");
-        op.advance(bytes);
-        op.piece == op.batch.pieces.len()
+        op.progress.advance(bytes)
     }
 
     /// Ends a batch, sent or not, and gives it back.
@@ -113,29 +103,7 @@ impl Sends {
         {
             self.spare.push(gather);
         }
-        op.batch
-    }
-}
-
-impl SendOp {
-    fn advance(&mut self, mut bytes: usize) {
-        while bytes > 0 {
-            let left = self.batch.pieces[self.piece].bytes().len() - self.offset;
-            if bytes < left {
-                self.offset += bytes;
-                return;
-            }
-            bytes -= left;
-            self.piece += 1;
-            self.offset = 0;
-        }
-        self.skip_empty();
-    }
-
-    fn skip_empty(&mut self) {
-        while self.batch.pieces.get(self.piece).is_some_and(|piece| piece.bytes().is_empty()) {
-            self.piece += 1;
-        }
+        op.progress.into_batch()
     }
 }
 
@@ -151,8 +119,6 @@ fn iovec(bytes: &[u8]) -> libc::iovec {
 
 /// Most bytes of one request: the kernel counts in 31 bits.
 const REQUEST_BYTES: usize = 1 << 30;
-/// Most pieces of one request: the kernel's `UIO_MAXIOV`.
-const IOVECS: usize = 1024;
 /// Gathers kept, and the largest that is: 64 x 1 KiB.
 const SPARES: usize = 64;
 const SPARE_IOVECS: usize = 64;
