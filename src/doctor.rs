@@ -9,6 +9,7 @@ use std::fs;
 use shards::io::{probe, sys};
 
 use crate::config::Config;
+use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 
 /// One line of the report.
@@ -56,7 +57,12 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         0 => SLOTS_TRIED,
         slots => slots,
     };
-    let mut findings: Vec<Finding> = probe::findings(slots).into_iter().map(of_probe).collect();
+    let choice = Choice::of(config.keys.node.io);
+    let mut findings = vec![of_choice(&choice)];
+    if choice.kind == Kind::Uring {
+        findings.extend(probe::findings(slots).into_iter().map(of_probe));
+    }
+    findings.push(of_sizes(config, choice.kind));
     if let Err(error) = raised {
         findings.push(Finding {
             name: "raising the open files",
@@ -73,6 +79,29 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         0 => Ok(()),
         bad => Err(Failure::new(format!("{bad} of the findings keep the gateway from running"))),
     }
+}
+
+/// What `node.io` comes to on this host.
+fn of_choice(choice: &Choice) -> Finding {
+    let name = "engine (node.io)";
+    let (verdict, detail, fix) = match (&choice.fallback, choice.kind) {
+        (Some(refusal), _) => {
+            (Verdict::Advice, format!("epoll, because {}", refusal.cause()), refusal.fix())
+        }
+        (None, Kind::Uring) => (Verdict::Good, "io_uring".to_owned(), String::new()),
+        (None, Kind::Epoll) => (Verdict::Good, "epoll, as configured".to_owned(), String::new()),
+    };
+    Finding { name, verdict, detail, fix }
+}
+
+fn of_sizes(config: &Config, kind: Kind) -> Finding {
+    let (verdict, detail) = match engine::sizes(config, kind) {
+        Ok(sizes) => {
+            (Verdict::Good, format!("{} shards with {} each", config.shards(), sizes.slots))
+        }
+        Err(why) => (Verdict::Bad, why),
+    };
+    Finding { name: "connections", verdict, detail, fix: String::new() }
 }
 
 fn of_probe(finding: probe::Finding) -> Finding {
@@ -196,6 +225,16 @@ Max locked memory         unlimited            unlimited            bytes
         assert!(somaxconn.to_string().contains("fix: sysctl -w net.core.somaxconn=4096"));
         assert_eq!(find("fs.file-max").verdict, Verdict::Good);
         assert_eq!(find("locked memory").detail, "cannot be read");
+    }
+
+    #[test]
+    fn a_refused_ring_is_advice_as_long_as_epoll_takes_over() {
+        let fallen = Choice { kind: Kind::Epoll, fallback: Some(probe::SetupError::Denied) };
+        let finding = of_choice(&fallen);
+        assert_eq!(finding.verdict, Verdict::Advice);
+        assert!(finding.detail.starts_with("epoll, because io_uring is refused"), "{finding}");
+        assert!(finding.fix.contains("seccomp") && !finding.detail.contains("Fix:"), "{finding}");
+        assert_eq!(of_choice(&Choice { fallback: None, ..fallen }).verdict, Verdict::Good);
     }
 
     #[test]

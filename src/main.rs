@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod doctor;
 mod embedded;
+mod engine;
 mod exit;
 mod figures;
 mod gateway;

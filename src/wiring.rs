@@ -1,7 +1,7 @@
-//! Builds the running engine: rings, mesh, sidecar, shards, in this order, and takes it apart.
+//! Builds the running gateway: engines, mesh, sidecar, shards, in this order, and takes it apart.
 //!
 //! ```text
-//!   shard threads: ring made -> (ring fd, waker) to us ... Go -> pinned, running
+//!   shard threads: engine made -> (peer, waker) to us ... Go -> pinned, running
 //!   here:          listeners -> threads -> store -> sidecar (unpinned) -> Go to every shard
 //! ```
 //!
@@ -10,7 +10,7 @@
 
 mod backends;
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,14 +19,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use codec::TenantId;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustls::ServerConfig;
+use shards::io::epoll::EpollIo;
 use shards::io::sys::{self, ListenOptions, Waker};
-use shards::io::uring::{UringConfig, UringIo};
+use shards::io::uring::UringIo;
+use shards::io::{Engine, Sizes};
 use shards::limits::mesh_ring;
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::sidecar::{Observer, Port, Sidecar};
 
 use crate::config::Config;
 use crate::config::keys::DupPolicy;
+use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 use crate::figures;
 use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
@@ -34,80 +37,66 @@ use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
 /// Starts everything; connections are accepted when this returns.
 ///
 /// # Errors
-/// An address cannot be bound, the kernel refuses a ring, the store cannot be opened.
+/// An address cannot be bound, the kernel refuses an engine, the store cannot be opened.
 pub(crate) fn start(
     config: &Config,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
+    let choice = Choice::of(config.keys.node.io);
+    if let Some(refusal) = &choice.fallback {
+        tracing::warn!("running on epoll instead of io_uring: {refusal}");
+    }
+    match choice.kind {
+        Kind::Uring => start_on::<UringIo>(config, tls, choice),
+        Kind::Epoll => start_on::<EpollIo>(config, tls, choice),
+    }
+}
+
+fn start_on<E: Engine>(
+    config: &Config,
+    tls: Option<Arc<ServerConfig>>,
+    choice: Choice,
+) -> Result<Arc<dyn Gateway>, Failure> {
     let count = config.shards();
-    let sizes = Sizes::of(config)?;
+    let sizes = engine::sizes(config, choice.kind).map_err(Failure::new)?;
     let mut listeners = bind(config, count)?;
     let mut threads = Vec::new();
     for shard in 0..count {
         let sockets = std::mem::take(&mut listeners[usize::from(shard)]);
-        threads.push(ShardThread::spawn(shard, sizes.uring, sockets)?);
+        threads.push(ShardThread::spawn::<E>(shard, sizes, sockets)?);
     }
-    let rings: Vec<Made> = threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
+    let made: Vec<Made<E::Peer>> =
+        threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
     let backends = backends::open(config)?;
     let first_seq = backends.first_seq;
     let tenants = backends::tenant_ids(config)?;
-    let wakers = rings.iter().map(|made| waker_fn(made.waker.clone())).collect();
+    let wakers = made.iter().map(|made| waker_fn(made.waker.clone())).collect();
     let (sidecar, ports) = Sidecar::start(backends.sidecar, wakers)
         .map_err(|error| Failure::other("the sidecar cannot start", error))?;
     let start = Start {
         config: Arc::new(shard_config(config, count, &tenants)),
-        ring_fds: rings.iter().map(|made| made.ring_fd).collect(),
+        peers: made.iter().map(|made| made.peer.clone()).collect(),
         first_seq,
         boot: random(),
         cpus: sys::allowed_cpus().unwrap_or_default(),
         unix_base_ms: unix_base_ms(),
-        slot_reserve: sizes.uring.slot_reserve,
+        slot_reserve: sizes.slot_reserve,
         tls,
     };
     let meshes = Mesh::wire(count, mesh_ring(count));
     let mut handles = Vec::new();
-    for (((thread, made), port), mesh) in threads.into_iter().zip(rings).zip(ports).zip(meshes) {
+    for (((thread, made), port), mesh) in threads.into_iter().zip(made).zip(ports).zip(meshes) {
         handles.push(thread.go(&start, made.waker, port, mesh));
     }
-    tracing::info!(shards = count, slots = sizes.uring.slots, "shards run");
+    tracing::info!(engine = choice.name(), shards = count, slots = sizes.slots, "shards run");
     Ok(Arc::new(Running {
+        choice,
         observer: sidecar.observer(),
         shards: handles,
         sidecar: Mutex::new(Some(sidecar)),
         draining: AtomicBool::new(false),
         last_beats: Mutex::new(Vec::new()),
     }))
-}
-
-/// The sizes that depend on the machine.
-struct Sizes {
-    uring: UringConfig,
-}
-
-impl Sizes {
-    fn of(config: &Config) -> Result<Self, Failure> {
-        let limit = sys::raise_file_limit()
-            .map_err(|error| Failure::other("the open-file limit cannot be read", error))?;
-        let largest = u32::try_from(limit.soft).unwrap_or(u32::MAX).min(SLOTS_MAX);
-        let slots = match config.keys.limits.connections_per_shard {
-            0 => largest,
-            wanted if wanted <= largest => wanted,
-            wanted => {
-                return Err(Failure::new(format!(
-                    "limits.connections_per_shard = {wanted}, but the open-file limit allows \
-                     {largest} per shard; raise it (LimitNOFILE= under systemd) or use more shards"
-                )));
-            }
-        };
-        let uring = UringConfig {
-            slots,
-            // The engine keeps one slot per listener whatever it is told: each has an accept armed.
-            slot_reserve: (slots / 64).clamp(1, 256).max(config.listeners.len() as u32),
-            buffers: config.keys.limits.buffers_per_shard,
-            ..UringConfig::default()
-        };
-        Ok(Self { uring })
-    }
 }
 
 /// Every listener once per shard: the kernel spreads connections over them.
@@ -133,16 +122,16 @@ fn in_use(address: std::net::SocketAddr) -> Result<(), Failure> {
         .map_err(|error| Failure::other(&format!("bind {address}"), error))
 }
 
-/// What a shard thread says once its ring exists.
-struct Made {
-    ring_fd: RawFd,
+/// What a shard thread says once its engine exists.
+struct Made<P> {
+    peer: P,
     waker: Waker,
 }
 
 /// What all shards are started with.
-struct Start {
+struct Start<P> {
     config: Arc<ShardConfig>,
-    ring_fds: Vec<RawFd>,
+    peers: Vec<P>,
     first_seq: u64,
     boot: u64,
     cpus: Vec<usize>,
@@ -152,10 +141,10 @@ struct Start {
 }
 
 /// What one shard is started with.
-struct Go {
+struct Go<P> {
     config: Arc<ShardConfig>,
     identity: Identity,
-    ring_fds: Vec<RawFd>,
+    peers: Vec<P>,
     cpu: Option<usize>,
     port: Port,
     mesh: Mesh,
@@ -166,27 +155,31 @@ struct Go {
     beats: Arc<AtomicU64>,
 }
 
-/// A thread whose ring is being made.
-struct ShardThread {
+/// A thread whose engine is being made.
+struct ShardThread<P> {
     shard: u16,
-    made: Receiver<Result<Made, String>>,
-    go: Sender<Go>,
+    made: Receiver<Result<Made<P>, String>>,
+    go: Sender<Go<P>>,
     done: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
-impl ShardThread {
-    fn spawn(shard: u16, uring: UringConfig, sockets: Vec<OwnedFd>) -> Result<Self, Failure> {
+impl<P: Clone + Send + 'static> ShardThread<P> {
+    fn spawn<E: Engine<Peer = P>>(
+        shard: u16,
+        sizes: Sizes,
+        sockets: Vec<OwnedFd>,
+    ) -> Result<Self, Failure> {
         let (made_tx, made) = bounded(1);
         let (go, go_rx) = bounded(1);
         let (done_tx, done) = bounded(1);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{shard}"))
             .spawn(move || {
-                match UringIo::new(uring, sockets) {
+                match E::open(sizes, sockets) {
                     Err(error) => drop(made_tx.send(Err(error.to_string()))),
                     Ok(io) => {
-                        let made = Made { ring_fd: io.ring_fd(), waker: io.waker() };
+                        let made = Made { peer: io.peer(), waker: io.waker() };
                         // Nobody listens if another shard failed: then there is no Go either.
                         if made_tx.send(Ok(made)).is_ok()
                             && let Ok(go) = go_rx.recv()
@@ -201,7 +194,7 @@ impl ShardThread {
         Ok(Self { shard, made, go, done, thread })
     }
 
-    fn made(&self) -> Result<Made, Failure> {
+    fn made(&self) -> Result<Made<P>, Failure> {
         match self.made.recv() {
             Ok(Ok(made)) => Ok(made),
             Ok(Err(text)) => Err(Failure::new(text)),
@@ -209,7 +202,7 @@ impl ShardThread {
         }
     }
 
-    fn go(self, start: &Start, waker: Waker, port: Port, mesh: Mesh) -> ShardHandle {
+    fn go(self, start: &Start<P>, waker: Waker, port: Port, mesh: Mesh) -> ShardHandle {
         let (control, control_rx) = unbounded();
         let beats = Arc::new(AtomicU64::new(0));
         let identity = Identity {
@@ -225,7 +218,7 @@ impl ShardThread {
         let go = Go {
             config: Arc::clone(&start.config),
             identity,
-            ring_fds: start.ring_fds.clone(),
+            peers: start.peers.clone(),
             cpu,
             port,
             mesh,
@@ -243,8 +236,8 @@ impl ShardThread {
 }
 
 /// A shard's thread, from its Go to the end of its drain.
-fn run(mut io: UringIo, go: Go) {
-    io.connect_peers(go.ring_fds);
+fn run<E: Engine>(mut io: E, go: Go<E::Peer>) {
+    io.connect_peers(go.peers);
     if let Some(cpu) = go.cpu
         && let Err(error) = sys::pin_to_cpu(cpu)
     {
@@ -288,6 +281,7 @@ impl ShardHandle {
 
 /// The engine behind the control plane's seam.
 struct Running {
+    choice: Choice,
     observer: Observer,
     shards: Vec<ShardHandle>,
     sidecar: Mutex<Option<Sidecar>>,
@@ -314,7 +308,9 @@ impl Gateway for Running {
                 ShardSnapshot { shard, samples: figures.map(|f| figures::of_shard(&f)) }
             })
             .collect();
-        Snapshot { process: figures::of_store(&self.observer.snapshot()), shards }
+        let mut process = figures::of_store(&self.observer.snapshot());
+        process.extend(self.choice.samples());
+        Snapshot { process, shards }
     }
 
     fn ready(&self) -> bool {
@@ -431,8 +427,6 @@ fn random() -> u64 {
     getrandom::u64().expect("the kernel has random numbers")
 }
 
-/// Largest connection table of a shard; more shards serve more connections.
-const SLOTS_MAX: u32 = 1 << 18;
 /// A shard that was told to stop ends after its turn.
 const SHARD_STOP_MAX: Duration = Duration::from_millis(500);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);

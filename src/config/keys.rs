@@ -155,6 +155,8 @@ macro_rules! choices {
 choices! {
     /// `node.log_level`.
     LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
+    /// `node.io`.
+    EngineKey { Auto = "auto", Uring = "uring", Epoll = "epoll" }
     /// `listener.transport`.
     Transport { Tcp = "tcp", Tls = "tls", Ws = "ws", Wss = "wss" }
     /// `delivery.ack`.
@@ -291,6 +293,10 @@ section! {
     ["node"] NodeKeys {
         /// Shard threads, each with its own ring and connections. 0 = one per available core.
         shards: u16 = 0, Kind::Integer(0, 256, "threads");
+        /// How the kernel is asked for input and output. uring: io_uring. epoll: plain descriptors,
+        /// so that all shards together hold at most as many connections as the process may open
+        /// files. auto: io_uring, or epoll with a warning where io_uring is refused.
+        io: EngineKey = "auto", Kind::Choice(EngineKey::NAMES);
         /// The embedded store and the self-signed certificate live here.
         data_dir: String = "data", Kind::Text("a folder");
         /// "org/appkey": where listeners without a tenant of their own live.

@@ -61,6 +61,31 @@ impl SetupError {
         Self::TooOld { kernel: kernel_version(), missing }
     }
 
+    /// What is in the way.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Disabled { level } => {
+                format!("io_uring is switched off: kernel.io_uring_disabled is {level}")
+            }
+            Self::Denied => {
+                "io_uring is refused to this process (seccomp, container or security module)".into()
+            }
+            Self::TooOld { kernel, missing } => {
+                format!("the kernel {kernel} lacks {missing}; {BASELINE} is the oldest supported")
+            }
+            Self::Memory { step } => format!("out of memory while {step}"),
+            Self::FileTable { asked, most, .. } => {
+                format!(
+                    "a table of {asked} slots exceeds the limit of open files: at most {most} here"
+                )
+            }
+            Self::Config(what) => (*what).into(),
+            Self::Kernel { step, error } => {
+                format!("{} while {step}", io::Error::from_raw_os_error(error.0))
+            }
+        }
+    }
+
     /// What the operator can do about it.
     pub fn fix(&self) -> String {
         match self {
@@ -94,28 +119,7 @@ impl SetupError {
 
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disabled { level } => {
-                write!(f, "io_uring is switched off: kernel.io_uring_disabled is {level}")
-            }
-            Self::Denied => write!(
-                f,
-                "io_uring is refused to this process (seccomp, container or security module)"
-            ),
-            Self::TooOld { kernel, missing } => {
-                write!(f, "the kernel {kernel} lacks {missing}; {BASELINE} is the oldest supported")
-            }
-            Self::Memory { step } => write!(f, "out of memory while {step}"),
-            Self::FileTable { asked, most, .. } => write!(
-                f,
-                "a table of {asked} slots exceeds the limit of open files: at most {most} here"
-            ),
-            Self::Config(what) => write!(f, "{what}"),
-            Self::Kernel { step, error } => {
-                write!(f, "{} while {step}", io::Error::from_raw_os_error(error.0))
-            }
-        }?;
-        write!(f, ". Fix: {}", self.fix())
+        write!(f, "{}. Fix: {}", self.cause(), self.fix())
     }
 }
 
@@ -143,12 +147,7 @@ impl Finding {
     fn of(name: &'static str, result: Result<String, SetupError>) -> Self {
         match result {
             Ok(detail) => Self::good(name, detail),
-            Err(error) => {
-                let fix = error.fix();
-                let detail = error.to_string();
-                let detail = detail.split(". Fix: ").next().unwrap_or_default();
-                Self::bad(name, detail.into(), fix)
-            }
+            Err(error) => Self::bad(name, error.cause(), error.fix()),
         }
     }
 }

@@ -3,17 +3,23 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use shards::io::uring::UringIo;
 use shards::io::{Completion, Dial, Errno, Slot};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{close, drive, engine, receive, send, small};
+use crate::harness::{TestEngine, close, drive, engine, on_every_engine, receive, send, small};
+
+on_every_engine! {
+    a_dialled_connection_sends_receives_and_closes_like_an_accepted_one,
+    a_refused_dial_says_so_and_costs_no_slot,
+    a_dial_into_a_full_table_fails_alone,
+    an_engine_that_ends_amid_dials_leaves_no_half_open_socket,
+}
 
 fn socket() -> OwnedFd {
     Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).expect("a socket").into()
 }
 
-fn dial(io: &mut UringIo, to: SocketAddr, token: u64) -> Result<Slot, Errno> {
+fn dial<E: TestEngine + Dial>(io: &mut E, to: SocketAddr, token: u64) -> Result<Slot, Errno> {
     io.dial(socket(), to, token);
     drive(io, |_, completion| match completion {
         Completion::Dialed { token: answered, result } if answered == token => Some(result),
@@ -22,10 +28,9 @@ fn dial(io: &mut UringIo, to: SocketAddr, token: u64) -> Result<Slot, Errno> {
     })
 }
 
-#[test]
-fn a_dialled_connection_sends_receives_and_closes_like_an_accepted_one() {
-    let (mut server, address) = engine(small());
-    let (mut client, _) = engine(small());
+fn a_dialled_connection_sends_receives_and_closes_like_an_accepted_one<E: TestEngine + Dial>() {
+    let (mut server, address) = engine::<E>(small());
+    let (mut client, _) = engine::<E>(small());
     client.dial(socket(), address, 7);
     let there = drive(&mut client, |_, completion| match completion {
         Completion::Dialed { token: 7, result } => Some(result.expect("connected")),
@@ -46,9 +51,8 @@ fn a_dialled_connection_sends_receives_and_closes_like_an_accepted_one() {
     assert_eq!(client.free_slots(), free + 1);
 }
 
-#[test]
-fn a_refused_dial_says_so_and_costs_no_slot() {
-    let (mut io, _) = engine(small());
+fn a_refused_dial_says_so_and_costs_no_slot<E: TestEngine + Dial>() {
+    let (mut io, _) = engine::<E>(small());
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = closed.local_addr().expect("bound");
     drop(closed);
@@ -56,16 +60,15 @@ fn a_refused_dial_says_so_and_costs_no_slot() {
     for token in 0..2 * u64::from(free) {
         assert_eq!(dial(&mut io, nobody, token), Err(Errno(libc::ECONNREFUSED)));
     }
-    let (_, other) = engine(small());
+    let (_, other) = engine::<E>(small());
     assert!(dial(&mut io, other, 1 << 40).is_ok());
     assert_eq!(io.free_slots(), free - 1);
 }
 
-#[test]
-fn a_dial_into_a_full_table_fails_alone() {
+fn a_dial_into_a_full_table_fails_alone<E: TestEngine + Dial>() {
     let mut config = small();
     (config.slots, config.slot_reserve) = (16, 2);
-    let (mut io, _) = engine(config);
+    let (mut io, _) = engine::<E>(config);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let to = listener.local_addr().expect("bound");
     let mut slots = Vec::new();
@@ -81,15 +84,14 @@ fn a_dial_into_a_full_table_fails_alone() {
     assert!(dial(&mut io, to, 99).is_ok(), "a freed slot can be dialled again");
 }
 
-#[test]
-fn an_engine_that_ends_amid_dials_leaves_no_half_open_socket() {
+fn an_engine_that_ends_amid_dials_leaves_no_half_open_socket<E: TestEngine + Dial>() {
     // The backlog of one is full, so later connects stay under way.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     listener.bind(&any.into()).expect("bound");
     listener.listen(1).expect("listening");
     let to = listener.local_addr().expect("bound").as_socket().expect("an address");
-    let (mut io, _) = engine(small());
+    let (mut io, _) = engine::<E>(small());
     for token in 0..16 {
         io.dial(socket(), to, token);
     }
