@@ -94,7 +94,8 @@ pub(crate) fn sizes(config: &Config, kind: Kind) -> Result<Sizes, String> {
             wanted => format!("limits.connections_per_shard = {wanted}, but "),
         };
         return Err(format!(
-            "{wanted}the open-file limit of {limit} allows {largest} connections per shard; {advice}"
+            "{wanted}the open-file limit of {limit} allows {largest} connections per shard; \
+             {advice}"
         ));
     }
     let buffers = config.keys.limits.buffers_per_shard;

@@ -1,8 +1,8 @@
 //! What a relayed message costs in allocations: the shared message, and nothing else.
 //!
 //! Goal: invariant 10, "a payload is copied once into the shared message that is routed". Method:
-//! one real shard on io_uring, two real clients on this very thread, and a counter of this
-//! thread's allocations that runs only during the shard's turns.
+//! one real shard on each engine, two real clients on this very thread, and a counter of
+//! this thread's allocations that runs only during the shard's turns.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -14,8 +14,10 @@ use codec::ws::{self, Opcode};
 use codec::{MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId};
 use crossbeam_channel::bounded;
 use shards::config::{AckPolicy, DuplicatePolicy, Listener};
+use shards::io::epoll::EpollIo;
 use shards::io::sys::{self, ListenOptions};
-use shards::io::uring::{UringConfig, UringIo};
+use shards::io::uring::UringIo;
+use shards::io::{Engine, Sizes};
 use shards::limits::{DEDUP_IDS, mesh_ring};
 use shards::{Backend, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::{AuthVerdict, Reply, Request};
@@ -29,10 +31,32 @@ const SPLIT_FRAME: u64 = 2;
 const SLACK: u64 = 10;
 const MESSAGES: u64 = 1_000;
 
-#[test]
-fn a_message_relayed_alone_costs_its_shared_form() {
+/// Makes a test of each property for each engine.
+macro_rules! on_every_engine {
+    ($($property:ident,)+) => {$(
+        mod $property {
+            #[test]
+            fn uring() {
+                super::$property::<super::UringIo>();
+            }
+
+            #[test]
+            fn epoll() {
+                super::$property::<super::EpollIo>();
+            }
+        }
+    )+};
+}
+
+on_every_engine! {
+    a_message_relayed_alone_costs_its_shared_form,
+    messages_relayed_together_cost_no_more,
+    only_a_frame_in_two_receives_is_copied_once_more,
+}
+
+fn a_message_relayed_alone_costs_its_shared_form<E: Engine>() {
     for body_len in [1, 100, 1_000, 4_000] {
-        let mut pair = Pair::connect(body_len);
+        let mut pair = Pair::<E>::connect(body_len);
         let cost = pair.cost_of(|pair| {
             (0..MESSAGES).for_each(|_| pair.relay(1, Split::Whole));
         });
@@ -40,10 +64,9 @@ fn a_message_relayed_alone_costs_its_shared_form() {
     }
 }
 
-#[test]
-fn messages_relayed_together_cost_no_more() {
+fn messages_relayed_together_cost_no_more<E: Engine>() {
     for body_len in [100, 400] {
-        let mut pair = Pair::connect(body_len);
+        let mut pair = Pair::<E>::connect(body_len);
         let cost = pair.cost_of(|pair| {
             (0..MESSAGES / 20).for_each(|_| pair.relay(20, Split::Whole));
         });
@@ -51,10 +74,9 @@ fn messages_relayed_together_cost_no_more() {
     }
 }
 
-#[test]
-fn only_a_frame_in_two_receives_is_copied_once_more() {
+fn only_a_frame_in_two_receives_is_copied_once_more<E: Engine>() {
     for body_len in [100, 4_000] {
-        let mut pair = Pair::connect(body_len);
+        let mut pair = Pair::<E>::connect(body_len);
         let cost = pair.cost_of(|pair| {
             (0..MESSAGES).for_each(|_| pair.relay(1, Split::InTwo));
         });
@@ -87,15 +109,15 @@ enum Split {
 }
 
 /// A shard with two users on it.
-struct Pair {
-    gateway: Gateway,
+struct Pair<E: Engine> {
+    gateway: Gateway<E>,
     sender: Client,
     recipient: Client,
     body: Vec<u8>,
     next_id: u64,
 }
 
-impl Pair {
+impl<E: Engine> Pair<E> {
     fn connect(body_len: usize) -> Self {
         let mut gateway = Gateway::start();
         let sender = Client::login(&mut gateway, SENDER);
@@ -156,18 +178,18 @@ impl Pair {
     }
 }
 
-struct Gateway {
-    shard: Shard<UringIo, Clerk>,
+struct Gateway<E: Engine> {
+    shard: Shard<E, Clerk>,
     address: SocketAddr,
     cost: Cost,
 }
 
-impl Gateway {
+impl<E: Engine> Gateway<E> {
     fn start() -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = sys::listen(any, ListenOptions::default()).expect("a loopback listener");
         let address = listener.local_addr().expect("bound").as_socket().expect("an address");
-        let io = UringIo::new(SIZES, vec![listener.into()]).expect("a ring");
+        let io = E::open(SIZES, vec![listener.into()]).expect("an engine");
         let (_, control) = bounded(1);
         let shard = Shard::new(Parts {
             config: Arc::new(config()),
@@ -229,7 +251,7 @@ struct Client {
 }
 
 impl Client {
-    fn login(gateway: &mut Gateway, user: UserId) -> Self {
+    fn login<E: Engine>(gateway: &mut Gateway<E>, user: UserId) -> Self {
         let stream = TcpStream::connect(gateway.address).expect("connected");
         stream.set_nodelay(true).expect("an option");
         stream.set_nonblocking(true).expect("an option");
@@ -256,7 +278,7 @@ impl Client {
     }
 
     /// Sends bytes behind a ping: once it is answered they, too, have been received.
-    fn send_and_see_received(&mut self, bytes: &[u8], gateway: &mut Gateway) {
+    fn send_and_see_received<E: Engine>(&mut self, bytes: &[u8], gateway: &mut Gateway<E>) {
         let mut out = Vec::new();
         ws::encode_control(&mut out, Opcode::Ping, b"", KEY);
         out.extend_from_slice(bytes);
@@ -265,14 +287,14 @@ impl Client {
     }
 
     /// The next packet.
-    fn packet(&mut self, gateway: &mut Gateway) -> Vec<u8> {
+    fn packet<E: Engine>(&mut self, gateway: &mut Gateway<E>) -> Vec<u8> {
         let (first, packet) = self.frame(gateway);
         assert_eq!(first, BINARY, "one binary frame per packet");
         packet
     }
 
     /// The first byte and the payload of the next frame.
-    fn frame(&mut self, gateway: &mut Gateway) -> (u8, Vec<u8>) {
+    fn frame<E: Engine>(&mut self, gateway: &mut Gateway<E>) -> (u8, Vec<u8>) {
         loop {
             if let Some(frame) = self.take_frame() {
                 return frame;
@@ -347,9 +369,7 @@ const PONG: u8 = 0x8a;
 const KEY: Option<[u8; 4]> = Some([0x11, 0x22, 0x33, 0x44]);
 const SENDER: UserId = UserId(1);
 const RECIPIENT: UserId = UserId(2);
-const SIZES: UringConfig = UringConfig {
-    entries: 64,
-    cq_entries: 256,
+const SIZES: Sizes = Sizes {
     slots: 64,
     slot_reserve: 1,
     buffers: 16,

@@ -142,6 +142,11 @@ impl Site {
     pub(crate) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost"));
         command.args(arguments).arg("--config").arg(self.path("ringpost.toml"));
+        // What a test sets counts, whatever the environment says of all tests.
+        for (key, _) in &self.setup.keys {
+            let name = key.replace(['.', '-'], "_").to_uppercase();
+            command.env_remove(format!("RINGPOST_{name}"));
+        }
         command.stdin(Stdio::null());
         command
     }

@@ -60,7 +60,7 @@ fn a_refused_dial_says_so_and_costs_no_slot<E: TestEngine + Dial>() {
     for token in 0..2 * u64::from(free) {
         assert_eq!(dial(&mut io, nobody, token), Err(Errno(libc::ECONNREFUSED)));
     }
-    let (_, other) = engine::<E>(small());
+    let (_server, other) = engine::<E>(small());
     assert!(dial(&mut io, other, 1 << 40).is_ok());
     assert_eq!(io.free_slots(), free - 1);
 }
