@@ -31,8 +31,8 @@ struct Target<E: TestEngine> {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts an engine that takes what it is handed, reads once and answers "taken". Ends when `close`
-/// is dropped.
+/// Starts an engine that takes what it is handed, reads once, answers "taken" and then tells what
+/// it read. Ends when `close` is dropped.
 fn target<E: TestEngine>(slots: u32, source: E::Peer) -> Target<E> {
     let (close, closes) = mpsc::channel();
     let (hear, heard) = mpsc::channel();
@@ -50,6 +50,7 @@ fn target<E: TestEngine>(slots: u32, source: E::Peer) -> Target<E> {
 
 fn serve_target<E: TestEngine>(io: &mut E, closes: &Receiver<()>, hear: &Sender<Vec<u8>>) {
     let mut slots: Vec<Slot> = Vec::new();
+    let mut read = Vec::new();
     loop {
         io.wait(Wait::Until(sys::now().plus_ms(PATIENCE_MS)));
         while let Some(completion) = io.next() {
@@ -59,11 +60,13 @@ fn serve_target<E: TestEngine>(io: &mut E, closes: &Receiver<()>, hear: &Sender<
                     io.receive(slot);
                 }
                 Completion::Received { slot, buf } => {
-                    hear.send(buf.to_vec()).expect("the test listens");
+                    read = buf.to_vec();
                     io.recycle(buf);
                     io.send(slot, owned(b"taken"));
                 }
-                Completion::Sent { .. } => {}
+                Completion::Sent { .. } => {
+                    hear.send(std::mem::take(&mut read)).expect("the test listens");
+                }
                 Completion::Closed { .. } => hear.send(Vec::new()).expect("the test listens"),
                 other => panic!("{other:?} at the target"),
             }
