@@ -72,6 +72,13 @@ pub(crate) enum Closed {
     Broken(io::Error),
 }
 
+impl Closed {
+    /// The same may go well at another time; a refusal by the protocol's own word will not.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::ByServer | Self::Broken(_) | Self::Refused(Refused::Goodbye))
+    }
+}
+
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -141,7 +141,7 @@ impl Ramp {
         if self.leaving || matches!(why, Closed::Asked) {
             return Ok(was_online);
         }
-        if self.stubborn {
+        if self.stubborn && why.may_pass() {
             self.failed += u64::from(!was_online);
             self.states[index] = State::Waiting;
             // Spread by index, so that not all come back in the same instant.
