@@ -101,9 +101,11 @@ impl Board {
         }
     }
 
-    /// Worker `worker` has reached the goal of `phase`. What it published before is seen first.
-    pub(crate) fn reach(&self, worker: usize, phase: usize) {
-        self.places[worker].reached.store(phase + 1, Ordering::Release);
+    /// Whether worker `worker` has reached the goal of `phase`, which it may lose again. What it
+    /// published before is seen first.
+    pub(crate) fn reach(&self, worker: usize, phase: usize, reached: bool) {
+        let mark = if reached { phase + 1 } else { 0 };
+        self.places[worker].reached.store(mark, Ordering::Release);
     }
 
     /// All workers have reached the goal of `phase`.

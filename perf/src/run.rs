@@ -246,10 +246,13 @@ impl Coordinator<'_> {
     /// Stops everybody and adds up what they say.
     fn wind_up(mut self, outcome: Result<(), Abort>) -> Result<(), Abort> {
         self.board.enter(STOP);
-        let end_s = self.now_s() + self.setup.patience.as_secs_f64();
+        let end_s = self.now_s() + LAST_WORDS.as_secs_f64();
         while self.done.len() < self.workers && self.now_s() < end_s {
             // Further failures are consequences of the first.
             let _ = self.hear(TICK);
+        }
+        if outcome.is_ok() && self.done.len() < self.workers {
+            return Err(Abort("not all workers have told what they saw".to_owned()));
         }
         self.progress.finish();
         if let Some(mut child) = self.child.take() {
@@ -260,10 +263,20 @@ impl Coordinator<'_> {
         }
         let counts = self.board.counts();
         let mut ledgers = Vec::new();
+        let (mut failed_logins, mut lost_connections) = (0, 0);
         for (_, outcome) in &mut self.done {
             self.report.tally = self.report.tally + outcome.tally;
-            self.report.notes.append(&mut outcome.notes);
+            failed_logins += outcome.failed_logins;
+            lost_connections += outcome.lost_connections;
             ledgers.push(std::mem::take(&mut outcome.ledger));
+        }
+        for (count, what) in [
+            (failed_logins, "logins failed and were tried again"),
+            (lost_connections, "connections were lost and came back"),
+        ] {
+            if count > 0 {
+                self.report.notes.push(format!("{count} {what}"));
+            }
         }
         self.report.figure("pings_answered", counts.pings as f64);
         if outcome.is_ok() {
@@ -324,5 +337,7 @@ fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     sum.add(part).expect("all have the same bounds");
 }
 
+/// How long workers may take to add up what they have seen.
+const LAST_WORDS: Duration = Duration::from_secs(60);
 /// How long the coordinator sleeps at most.
 const TICK: Duration = Duration::from_millis(20);

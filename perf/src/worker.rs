@@ -63,7 +63,9 @@ pub(crate) struct Outcome {
     pub tally: Tally,
     /// Messages between users of different workers, to be compared with the others' ledgers.
     pub ledger: Ledger,
-    pub notes: Vec<String>,
+    /// Logins that failed, and connections that were lost, and were tried again.
+    pub failed_logins: u64,
+    pub lost_connections: u64,
 }
 
 /// What a worker tells the coordinator.
@@ -90,45 +92,43 @@ pub(crate) struct Job<'a> {
 
 /// Runs `part` to its end. The coordinator hears everything through the job's channel.
 pub(crate) fn run<C: Client, P: Part<C>>(job: Job<'_>, mut part: P) {
-    let outcome = match Engine::new(job.dialer.clone(), job.clock, job.slots) {
+    let mut engine = Engine::new(job.dialer.clone(), job.clock, job.slots);
+    let outcome = match &mut engine {
         Ok(engine) => turn_until_stopped(&job, engine, &mut part),
         Err(error) => Err(Abort(error.to_string())),
     };
-    // A coordinator that has given up is gone, and nobody misses the note.
+    // A coordinator that has given up is gone, and nobody misses the note. The engine ends after
+    // it: that takes a while with many connections.
     let _ = job.notes.send(Note::Done(outcome, part.conclude()));
 }
 
 fn turn_until_stopped<C: Client, P: Part<C>>(
     job: &Job<'_>,
-    mut engine: Engine<C>,
+    engine: &mut Engine<C>,
     part: &mut P,
 ) -> Result<(), Abort> {
     job.board.attend(job.index, engine.waker());
     let mut current = None;
-    let mut reached = false;
     let mut sampled_ns = engine.clock.now_ns();
     loop {
         let phase = job.board.phase();
         if current != Some(phase) {
             if current.is_some_and(|past| job.phases[past].measured.is_some()) {
-                let _ = job.notes.send(Note::Measured(part.histograms(&engine)));
+                let _ = job.notes.send(Note::Measured(part.histograms(engine)));
             }
             if phase == STOP {
                 return Ok(());
             }
-            part.enter(&job.phases[phase], &mut engine)?;
-            (current, reached) = (Some(phase), false);
+            part.enter(&job.phases[phase], engine)?;
+            current = Some(phase);
         }
-        let deadline_ns = part.turn(&mut engine)?;
+        let deadline_ns = part.turn(engine)?;
         let now_ns = engine.clock.now_ns();
         engine.turn(part, deadline_ns.min(now_ns + TURN_NS));
         let counts = part.counts();
         let (connected, logins) = (engine.connected, engine.logins);
         job.board.publish(job.index, Counts { connected, logins, ..counts });
-        if !reached && part.reached(&engine) {
-            job.board.reach(job.index, phase);
-            reached = true;
-        }
+        job.board.reach(job.index, phase, part.reached(engine));
         if now_ns - sampled_ns >= SECOND {
             sampled_ns = now_ns;
             let _ = job.notes.send(Note::Interval(part.interval()));

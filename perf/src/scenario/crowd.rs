@@ -61,6 +61,8 @@ pub(crate) struct Crowd {
     away: VecDeque<(u64, usize)>,
     step: Step,
     lost: usize,
+    /// The server was made to go away: losing connections is no news.
+    outage: bool,
     pings: u64,
     random: u64,
     latency_ns: Histogram<u64>,
@@ -82,6 +84,7 @@ impl Crowd {
             away: VecDeque::new(),
             step: Step::Hold,
             lost: 0,
+            outage: false,
             pings: 0,
             random: u64::from(first) << 32 | u64::from(setup.run) | 1,
             latency_ns: histogram(),
@@ -239,6 +242,7 @@ impl<C: Client> Part<C> for Crowd {
         self.ramp.stubborn = phase.stubborn;
         self.ramp.leaving = phase.step == Step::Leave;
         self.lost = 0;
+        self.outage |= phase.step == Step::Outage;
         match phase.step {
             Step::LogIn(who) => {
                 let share = if let Who::Share(share) = who { share } else { 1.0 };
@@ -302,12 +306,9 @@ impl<C: Client> Part<C> for Crowd {
     }
 
     fn conclude(self) -> Outcome {
-        let mut notes = Vec::new();
-        if self.ramp.failed > 0 {
-            notes.push(format!("{} logins failed and were tried again", self.ramp.failed));
-        }
         let (tally, ledger) = self.exchange.conclude();
-        Outcome { tally, ledger, notes }
+        let lost = if self.outage { 0 } else { self.ramp.lost };
+        Outcome { tally, ledger, failed_logins: self.ramp.failed, lost_connections: lost }
     }
 }
 

@@ -33,8 +33,9 @@ pub(crate) struct Ramp {
     pub stubborn: bool,
     /// Whoever goes is expected to go, and stays away.
     pub leaving: bool,
-    /// Logins that failed and were tried again.
+    /// Logins that failed, and connections that were lost, and were tried again.
     pub failed: u64,
+    pub lost: u64,
 }
 
 impl Ramp {
@@ -51,6 +52,7 @@ impl Ramp {
             stubborn: false,
             leaving: false,
             failed: 0,
+            lost: 0,
         }
     }
 
@@ -143,6 +145,7 @@ impl Ramp {
         }
         if self.stubborn && why.may_pass() {
             self.failed += u64::from(!was_online);
+            self.lost += u64::from(was_online);
             self.states[index] = State::Waiting;
             // Spread by index, so that not all come back in the same instant.
             let delay_ns = RETRY_NS + (index as u64 * 7919) % RETRY_NS;
