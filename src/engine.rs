@@ -5,6 +5,7 @@
 
 use shards::io::probe::{self, SetupError};
 use shards::io::{Sizes, sys};
+use shards::limits;
 
 use crate::config::Config;
 use crate::config::keys::EngineKey;
@@ -98,7 +99,11 @@ pub(crate) fn sizes(config: &Config, kind: Kind) -> Result<Sizes, String> {
              {advice}"
         ));
     }
-    let buffers = config.keys.limits.buffers_per_shard;
+    let buffers = match config.keys.limits.buffers_per_shard {
+        0 if config.shards() > limits::MANY_SHARDS => limits::SMALL_SHARD_BUFFERS,
+        0 => Sizes::default().buffers,
+        wanted => wanted,
+    };
     Ok(Sizes { slots, slot_reserve, buffers, ..Sizes::default() })
 }
 

@@ -74,6 +74,12 @@ pub const CLOSE_DEADLINE_MS: u64 = 1_000;
 /// A handed-over connection or its state without its other half is given up after this.
 pub const HAND_OVER_MS: u64 = 5_000;
 
+/// With more shards than this, the fixed memory of each is at most 1 MiB.
+pub const MANY_SHARDS: u16 = 16;
+/// Receive buffers of one of many shards: 256 KiB. With a ring of 64 KiB, the mesh's rings (under
+/// 512 KiB up to 64 shards) and the wheel it stays under that.
+pub const SMALL_SHARD_BUFFERS: u16 = 64;
+
 /// Entries of one mesh ring. An entry is 64 B, and the rings to one shard stay under 1 MiB.
 pub const fn mesh_ring(shards: u16) -> usize {
     if shards <= 100 { 128 } else { 32 }

@@ -455,8 +455,8 @@ section! {
         /// Connections of one shard. 0 = as many as the open-file limit allows.
         connections_per_shard: u32 = 0, Kind::Integer(0, 1_048_576, "connections");
         /// Receive buffers of one shard, 4 KiB each, lent to connections only while they have
-        /// bytes to read. Rounded up to a power of two.
-        buffers_per_shard: u16 = 2048, Kind::Integer(16, 32_768, "buffers");
+        /// bytes to read. Rounded up to a power of two. 0 = 2048, or 64 with more than 16 shards.
+        buffers_per_shard: u16 = 0, Kind::Integer(0, 32_768, "buffers");
         /// From the connection to the complete login.
         login_deadline_ms: u64 = 10000, Kind::Integer(100, 600_000, "ms");
         /// Logins of one shard that may wait for a verdict; more are told to try again.

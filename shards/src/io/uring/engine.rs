@@ -62,9 +62,11 @@ impl Default for UringConfig {
 impl From<Sizes> for UringConfig {
     fn from(sizes: Sizes) -> Self {
         let Sizes { slots, slot_reserve, buffers, buffer_size, accepts_per_listener } = sizes;
+        // Few buffers mean small turns; what does not fit is submitted early, or kept for us.
+        let entries = (u32::from(buffers) * 2).clamp(512, 4096).next_power_of_two();
         Self {
-            entries: 4096,
-            cq_entries: 16_384,
+            entries,
+            cq_entries: 4 * entries,
             slots,
             slot_reserve,
             buffers,
