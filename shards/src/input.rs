@@ -149,12 +149,20 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 match opened {
                     Ok(false) => {}
                     Ok(true) => self.receive_ended(slot, None, now),
-                    Err(_) => self.hang_up(slot, CloseReason::Tls, now),
+                    Err(_) => self.tls_failed(slot, now),
                 }
             }
         }
         self.arm_receive(slot);
         self.world.finish_closing(slot);
+    }
+
+    /// Nothing the peer sends can be read any more, his ws Close neither.
+    fn tls_failed(&mut self, slot: Slot, now: Now) {
+        match self.world.conn(slot) {
+            Some(conn) if conn.phase == Phase::Closing => conn.peer_done = true,
+            _ => self.hang_up(slot, CloseReason::Tls, now),
+        }
     }
 
     /// A publisher whose messages would only lengthen a queue that is too long already.

@@ -65,6 +65,14 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 pub const LOGIN_BYTES: usize = 4 * 1024;
 /// TLS handshake bytes of a peer. Client hellos stay below 2 KiB, certificates are not asked for.
 pub const HANDSHAKE_BYTES: usize = 16 * 1024;
+/// Largest TLS record on the wire: 16 KiB of content, 2 KiB of expansion, the header (RFC 8446, 5.2).
+/// A record that came in part is kept up to this, and with it what else came in the same receive.
+pub const TLS_RECORD_BYTES: usize = TLS_PLAIN_BYTES + 2 * 1024 + 5;
+/// Content of one record: what a turn queued leaves in as few records as hold it.
+pub const TLS_PLAIN_BYTES: usize = 16 * 1024;
+/// What a record we send adds to its content: header, explicit nonce (TLS 1.2), tag. TLS 1.3 adds
+/// 7 B less. A guess too low would only cost a second attempt.
+pub const TLS_RECORD_OVERHEAD: usize = 5 + 8 + 16;
 /// Handshakes that wait for a turn's budget, 4 KiB each; more are refused.
 pub const HANDSHAKES_WAITING: usize = 1024;
 /// Longest user name: open authentication keeps it with the session.

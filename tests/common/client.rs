@@ -113,6 +113,19 @@ impl Stream {
         Self::Tls(Box::new(StreamOwned::new(tls::session(sni), dial(to))))
     }
 
+    /// As [`Stream::tls`], in TLS 1.2.
+    pub(crate) fn tls_12(to: SocketAddr) -> Self {
+        Self::Tls(Box::new(StreamOwned::new(tls::session_12(), dial(to))))
+    }
+
+    /// The TLS client, to do with it what an application seldom does.
+    pub(crate) fn session(&mut self) -> &mut ClientConnection {
+        match self {
+            Self::Plain(_) => panic!("there is no TLS"),
+            Self::Tls(stream) => &mut stream.conn,
+        }
+    }
+
     pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,

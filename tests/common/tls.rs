@@ -6,13 +6,23 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{SupportedProtocolVersion, version};
 
 /// A session that has not begun its handshake. `sni`: whether the host is named in it.
 pub(super) fn session(sni: bool) -> ClientConnection {
+    session_in(rustls::ALL_VERSIONS, sni)
+}
+
+/// As [`session`], of a client that knows nothing newer than TLS 1.2.
+pub(super) fn session_12() -> ClientConnection {
+    session_in(&[&version::TLS12], true)
+}
+
+fn session_in(versions: &[&'static SupportedProtocolVersion], sni: bool) -> ClientConnection {
     let provider = Arc::new(ring::default_provider());
     let verifier = AnyCertificate(Arc::clone(&provider));
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("the provider's versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
