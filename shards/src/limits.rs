@@ -65,8 +65,8 @@ pub const OUTPUT_HIGH_WATER: usize = 64 * 1024;
 pub const LOGIN_BYTES: usize = 4 * 1024;
 /// TLS handshake bytes of a peer. Client hellos stay below 2 KiB, certificates are not asked for.
 pub const HANDSHAKE_BYTES: usize = 16 * 1024;
-/// Largest TLS record on the wire: 16 KiB of content, 2 KiB of expansion, the header (RFC 8446, 5.2).
-/// A record that came in part is kept up to this, and with it what else came in the same receive.
+/// Largest TLS record on the wire: 16 KiB of content, 2 KiB of expansion, the header (RFC 5246
+/// section 6.2.3). A record that came in part is kept up to this.
 pub const TLS_RECORD_BYTES: usize = TLS_PLAIN_BYTES + 2 * 1024 + 5;
 /// Content of one record: what a turn queued leaves in as few records as hold it.
 pub const TLS_PLAIN_BYTES: usize = 16 * 1024;
