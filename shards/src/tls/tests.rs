@@ -98,11 +98,11 @@ impl Pair {
 
     fn handshake(&mut self) {
         while self.client.is_handshaking() || self.server().is_handshaking() {
-            self.to_server().expect("a handshake");
-            self.to_client().expect("a handshake");
+            self.send().expect("a handshake");
+            self.receive().expect("a handshake");
         }
-        self.to_server().expect("the last flight");
-        self.to_client().expect("the tickets");
+        self.send().expect("the last flight");
+        self.receive().expect("the tickets");
     }
 
     /// What the client has to send, as it goes over the wire.
@@ -114,7 +114,7 @@ impl Pair {
         wire
     }
 
-    fn to_server(&mut self) -> Result<bool, TlsFailed> {
+    fn send(&mut self) -> Result<bool, TlsFailed> {
         let wire = self.wire();
         self.give(wire)
     }
@@ -151,7 +151,7 @@ impl Pair {
         Ok(plain)
     }
 
-    fn to_client(&mut self) -> Result<Vec<u8>, Error> {
+    fn receive(&mut self) -> Result<Vec<u8>, Error> {
         self.say(None)
     }
 
@@ -164,11 +164,19 @@ impl Pair {
     fn assert_works(&mut self) {
         self.received.clear();
         self.write(b"from the client");
-        assert!(!self.to_server().expect("whole records"));
+        assert!(!self.send().expect("whole records"));
         assert_eq!(self.received, b"from the client");
         let said = self.say(Some(&batch([b"from the server"]))).expect("whole records");
         assert_eq!(said, b"from the server");
         self.assert_idle();
+    }
+
+    /// What was written before comes ahead of what is written now.
+    #[track_caller]
+    fn assert_works_after(&mut self, first: &[u8], more: usize) {
+        self.send().expect("whole records in the end");
+        assert_eq!(self.received, [first, &vec![b'x'; more]].concat(), "{} at once", self.cut);
+        self.assert_works();
     }
 
     #[track_caller]
@@ -233,16 +241,6 @@ fn records_cut_at_every_byte_are_the_same_records() {
             pair.write(&[b'x'; 300]);
             pair.assert_works_after(b"one", 300);
         }
-    }
-}
-
-impl Pair {
-    /// What was written before comes ahead of what is written now.
-    #[track_caller]
-    fn assert_works_after(&mut self, first: &[u8], more: usize) {
-        self.to_server().expect("whole records in the end");
-        assert_eq!(self.received, [first, &vec![b'x'; more]].concat(), "{} at once", self.cut);
-        self.assert_works();
     }
 }
 
@@ -338,7 +336,7 @@ fn a_record_of_the_largest_kind_is_kept_until_it_is_whole_and_no_further() {
     pair.give(wire).expect("not whole yet");
     assert_eq!(pair.server().spill.len(), TLS_RECORD_BYTES - 2);
     pair.give(vec![last]).expect_err("it is of no key");
-    assert_eq!(pair.to_client(), Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
+    assert_eq!(pair.receive(), Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
     pair.assert_idle();
 }
 
@@ -367,7 +365,7 @@ fn the_clients_key_update_is_followed_and_answered() {
         }
         // The answer takes one record, ahead of the next that is sent anyway.
         pair.client.refresh_traffic_keys().expect("TLS 1.3");
-        pair.to_server().expect("whole records");
+        pair.send().expect("whole records");
         let mut cipher = Vec::new();
         pair.server().seal(Some(&batch([b"x"])), &mut cipher).expect("sealed");
         assert_eq!(records(&cipher).len(), 2);
@@ -413,7 +411,7 @@ fn nothing_is_sealed_before_the_handshake_or_after_the_close() {
     assert_eq!(cipher.len(), len);
     // The other direction is open still.
     pair.write(b"late");
-    pair.to_server().expect("a good record");
+    pair.send().expect("a good record");
     assert_eq!(pair.received, b"late");
 }
 
