@@ -1,0 +1,95 @@
+# Sourced by rivals.sh and million.sh: the programs, and processes that end with the script.
+# shellcheck shell=bash
+export LC_ALL=C
+
+TARGET=${CARGO_TARGET_DIR:-target}
+# Process ids of what was started and not yet ended, by what it is.
+declare -A started=()
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+# Sets RINGPOST and PERF: those of this tree, newly built, unless the environment names others.
+programs() {
+    if [ -z "${RINGPOST:-}" ] || [ -z "${PERF:-}" ]; then
+        command -v cargo >/dev/null || die "cargo is missing: get stable Rust at https://rustup.rs"
+        cargo build --release -p ringpost -p perf || die "the programs do not build"
+    fi
+    RINGPOST=${RINGPOST:-$TARGET/release/ringpost}
+    PERF=${PERF:-$TARGET/release/ringpost-perf}
+    [ -x "$RINGPOST" ] || die "$RINGPOST is not there"
+    [ -x "$PERF" ] || die "$PERF is not there"
+}
+
+is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# serve PORT LOG COMMAND...: started, and listening on PORT. Its process is ${started[server]}.
+serve() {
+    local port=$1 log=$2
+    shift 2
+    ! is_open "$port" || die "port $port is taken: choose others with PORT"
+    "$@" >"$log" 2>&1 &
+    started[server]=$!
+    for _ in $(seq 300); do
+        kill -0 "${started[server]}" 2>/dev/null || break
+        if is_open "$port"; then return 0; fi
+        sleep 0.1
+    done
+    cat "$log" >&2
+    die "did not start: $*"
+}
+
+# Ends what was started under that name: politely, and after half a minute for certain.
+stop() {
+    local pid=${started[$1]:-}
+    [ -n "$pid" ] || return 0
+    unset "started[$1]"
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 300); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -9 "$pid" 2>/dev/null && say "process $pid had to be killed"
+    wait "$pid" 2>/dev/null || true
+}
+
+stop_all() {
+    local name
+    for name in "${!started[@]}"; do stop "$name"; done
+}
+trap stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The figures of reports, medians if there are several of a kind: one "name value" per line.
+figures() {
+    "$PERF" table "$@" | awk '/^  [a-z]/ && NF == 2' || true
+}
+
+# A / B, or nothing if one of them is not known.
+quotient() {
+    awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b > 0) printf "%.3f", a / b }'
+}
+
+# One line; before the first run, so that the load average is that of others.
+describe_machine() {
+    local model load
+    model=$(awk -F': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)
+    load=$(cut -d' ' -f1 /proc/loadavg)
+    awk -v load="$load" 'BEGIN { exit !(load >= 1) }' &&
+        say "!!! THE MACHINE IS BUSY (load average $load): the figures will say little"
+    echo "$(date -u +%F), Linux $(uname -r), $(nproc) x $model, load average before it $load"
+}
+
+# A line of the list of requirements.
+row() { # NAME MEASURED at-most|at-least REQUIRED
+    awk -v name="$1" -v measured="$2" -v sign="$3" -v required="$4" 'BEGIN {
+        good = sign == "at-least" ? measured + 0 >= required : measured + 0 <= required
+        verdict = measured == "" ? "not measured" : good ? "ok" : "missed"
+        printf "%-58s %12s  %s %-6s %s\n", name, measured == "" ? "-" : measured,
+            sign == "at-least" ? ">=" : "<=", required, verdict }'
+}

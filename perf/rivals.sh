@@ -1,0 +1,300 @@
+#!/usr/bin/env bash
+# The gateway and mosquitto under the same load: the server on one core, the load on another, a
+# fresh server for every run, the servers in turn within each round. Prints one table of medians,
+# then the required ratios (design, section 8). See perf/README.md.
+#
+#   perf/rivals.sh                            everything, three rounds: about twenty minutes
+#   ROUNDS=1 DURATION=3 perf/rivals.sh        a first look
+#   ONLY="pairs idle" perf/rivals.sh          some parts of it; their names are in PARTS below
+#
+# Installs mosquitto with apt if it is missing; without it only the gateway is measured, loudly.
+# Exit 1 if any run failed. A ratio that is missed is printed, and is not a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=perf/common.sh
+. perf/common.sh
+
+PARTS="pairs wss epoll fanout unacked connect idle open half shards offline"
+ONLY=${ONLY:-$PARTS}
+ROUNDS=${ROUNDS:-3}
+DURATION=${DURATION:-10}
+PAIRS=${PAIRS:-500}
+RATE=${RATE:-50000}
+MEMBERS=1001
+CONNECTIONS=${CONNECTIONS:-15000}
+BASE=${BASE:-3000}
+SERVER_CORE=${SERVER_CORE:-0}
+LOAD_CORE=${LOAD_CORE:-1}
+PORT=${PORT:-19190}
+OUT=${OUT:-$TARGET/rivals-$(date +%Y%m%d-%H%M%S)}
+
+ws_port=$PORT wss_port=$((PORT + 1)) mqtt_port=$((PORT + 2))
+ws=ws://127.0.0.1:$ws_port/ws
+wss=wss://127.0.0.1:$wss_port/wss
+known=$OUT/figures.tsv
+round=0
+failed=()
+
+wants() { [[ " $ONLY " == *" $1 "* ]]; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Sets MOSQUITTO to its program; empty if there is none.
+find_mosquitto() {
+    PATH=$PATH:/usr/sbin
+    if ! type -P mosquitto >/dev/null; then
+        say "mosquitto is missing: installing it with apt"
+        { as_root apt-get update -q &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy mosquitto; } >&2 || true
+    fi
+    MOSQUITTO=$(type -P mosquitto || true)
+    [ -n "$MOSQUITTO" ] || say "!!! NO MOSQUITTO: only the gateway is measured, without any ratio"
+}
+
+has_epoll() {
+    "$RINGPOST" defaults | awk '/^\[/ { in_node = $0 == "[node]" } in_node && /^io = / { found = 1 }
+        END { exit !found }'
+}
+
+# The rival's own documented settings: no log, no persistence, no delay, no limit that would hold
+# messages back or drop them.
+write_configs() {
+    cat >"$OUT/mosquitto.conf" <<END
+listener $mqtt_port 127.0.0.1
+allow_anonymous true
+persistence false
+log_type none
+set_tcp_nodelay true
+max_inflight_messages 0
+max_queued_messages 0
+END
+    cat >"$OUT/ringpost.toml" <<END
+[node]
+shards = 1
+data_dir = "$(realpath "$OUT")/data"
+[[listener]]
+protocol = "binary"
+transport = "ws"
+bind = "127.0.0.1:$ws_port"
+path = "/ws"
+[[listener]]
+protocol = "binary"
+transport = "wss"
+bind = "127.0.0.1:$wss_port"
+path = "/wss"
+[http]
+bind = ""
+[auth]
+mode = "open"
+END
+}
+
+# load PART LABEL SCENARIO ARGS...: one run against the server that was just started, and its end.
+load() {
+    local part=$1 label=$2 scenario=$3
+    local name="$part-${label// /-}-$round"
+    shift 3
+    say "== round $round: $part, $label"
+    taskset -c "$LOAD_CORE" "$PERF" "$scenario" --label "$label" --server-pid "${started[server]}" \
+        --duration "$DURATION" --json "$OUT/$name.json" "$@" >"$OUT/$name.txt" &
+    started[load]=$!
+    if wait "${started[load]}"; then
+        figures "$OUT/$name.json" | while read -r figure value; do
+            printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$label" "$round" "$figure" "$value"
+        done >>"$known"
+    else
+        cat "$OUT/$name.txt" >&2
+        failed+=("$part, $label, round $round")
+    fi
+    unset 'started[load]'
+    stop server
+}
+
+# rival PART LABEL SCENARIO ARGS...
+rival() {
+    [ -n "$MOSQUITTO" ] || return 0
+    serve "$mqtt_port" "$OUT/mosquitto.log" \
+        taskset -c "$SERVER_CORE" "$MOSQUITTO" -c "$OUT/mosquitto.conf"
+    load "$@" --protocol mqtt --url "tcp://127.0.0.1:$mqtt_port"
+}
+
+# gateway PART LABEL SETTINGS URL SCENARIO ARGS...: SETTINGS are keys as environment variables.
+gateway() {
+    local part=$1 label=$2 settings=$3 url=$4
+    shift 4
+    rm -rf "$OUT/data"
+    "$RINGPOST" group create --config "$OUT/ringpost.toml" --id 1 \
+        --members "$(seq -s, "$MEMBERS")" >"$OUT/ringpost.log" 2>&1 ||
+        die "no group: $(cat "$OUT/ringpost.log")"
+    # shellcheck disable=SC2086 # words on purpose
+    serve "$ws_port" "$OUT/ringpost.log" \
+        env $settings taskset -c "$SERVER_CORE" "$RINGPOST" serve --config "$OUT/ringpost.toml"
+    load "$part" "$label" "$@" --protocol binary --url "$url"
+}
+
+pairs() { # DEPTH
+    local shape=(pairs --pairs "$PAIRS" --depth "$1")
+    rival "pairs-$1" mosquitto "${shape[@]}"
+    gateway "pairs-$1" ringpost "" "$ws" "${shape[@]}"
+    if wants wss; then gateway "pairs-$1" "ringpost wss" "" "$wss" "${shape[@]}"; fi
+    if wants epoll; then
+        gateway "pairs-$1" "ringpost epoll" RINGPOST_NODE_IO=epoll "$ws" "${shape[@]}"
+    fi
+}
+
+fanouts() {
+    local shape=(fanout --group 1 --members "$MEMBERS" --depth 4)
+    local received="RINGPOST_DELIVERY_ACK=received RINGPOST_PROTOCOL_BINARY_REQUIRE_PUSH_ACK=false"
+    if wants fanout; then
+        rival fanout mosquitto "${shape[@]}"
+        gateway fanout ringpost "" "$ws" "${shape[@]}"
+    fi
+    if wants unacked; then
+        rival unacked "mosquitto unacked" "${shape[@]}" --qos 0
+        gateway unacked "ringpost unacked" "$received" "$ws" "${shape[@]}" --qos 0
+    fi
+}
+
+idle() {
+    local shape=(idle --connections "$CONNECTIONS" --base "$BASE")
+    rival idle mosquitto "${shape[@]}"
+    gateway idle ringpost "" "$ws" "${shape[@]}"
+    if wants wss; then gateway idle "ringpost wss" "" "$wss" "${shape[@]}"; fi
+}
+
+# Half of what the server itself did with one in flight, earlier in this round.
+half() {
+    local rate
+    rate=$(half_rate mosquitto)
+    [ -z "$rate" ] || rival half mosquitto pairs --pairs "$PAIRS" --rate "$rate"
+    rate=$(half_rate ringpost)
+    [ -z "$rate" ] || gateway half ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$rate"
+}
+
+half_rate() { # LABEL
+    awk -F'\t' -v label="$1" -v round="$round" '$1 == "pairs-1" && $2 == label && $3 == round &&
+        $4 == "rate_per_s" { printf "%d", $5 / 2 }' "$known"
+}
+
+shards() {
+    local shape=(pairs --pairs "$PAIRS" --depth 16 --shards 2) two=RINGPOST_NODE_SHARDS=2 placement
+    for placement in same-shard cross-shard; do
+        gateway $placement ringpost $two "$ws" "${shape[@]}" --placement $placement
+    done
+}
+
+one_round() {
+    # half needs the throughput, wss and epoll something to compare with.
+    if wants pairs || wants half || wants wss || wants epoll; then pairs 1; fi
+    if wants pairs || wants wss || wants epoll; then pairs 16; fi
+    fanouts
+    if wants connect; then
+        rival connect mosquitto connect
+        gateway connect ringpost "" "$ws" connect
+    fi
+    if wants idle || wants wss; then idle; fi
+    if wants open; then
+        rival open mosquitto pairs --pairs "$PAIRS" --rate "$RATE"
+        gateway open ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$RATE"
+    fi
+    if wants half; then half; fi
+    if wants shards; then shards; fi
+    if wants offline; then
+        gateway offline ringpost "" "$ws" offline --pairs "$PAIRS" --depth 16 --warm-up 0
+    fi
+}
+
+# The median of all rounds; nothing if there is no good run.
+median() { # PART LABEL FIGURE
+    awk -F'\t' -v part="$1" -v label="$2" -v figure="$3" \
+        '$1 == part && $2 == label && $4 == figure { print $5 }' "$known" | sort -g |
+        awk '{ v[NR] = $1 }
+            END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# NAME FIGURE PART LABEL PART LABEL REQUIRED: the first one's figure against the second one's.
+ratio() {
+    row "$1" "$(quotient "$(median "$3" "$4" "$2")" "$(median "$5" "$6" "$2")")" at-most "$7"
+}
+
+# A rate that the load tool itself may have held down is a lower bound: good enough, or unknown.
+offline_row() {
+    local rate busy
+    rate=$(median offline ringpost rate_per_s)
+    busy=$(median offline ringpost load_busy_percent)
+    if awk -v r="$rate" -v b="$busy" 'BEGIN { exit !(r != "" && r < 50000 && b >= 85) }'; then
+        rate=
+        say "store and forward: the load tool was $busy % busy, its rate does not count"
+    fi
+    row "stored for absent users, messages/s" "$rate" at-least 50000
+}
+
+requirements() {
+    local cpu=server_cpu_us user=server_cpu_user_us
+    printf '\n%-58s %12s  %s\n' "CPU per message or login; x: ringpost / mosquitto" \
+        measured required
+    ratio "1:1 acknowledged, D = 1, x" $cpu pairs-1 ringpost pairs-1 mosquitto 0.55
+    row "  its user time, share" "$(quotient "$(median pairs-1 ringpost $user)" \
+        "$(median pairs-1 ringpost $cpu)")" at-most 0.25
+    ratio "1:1 acknowledged, D = 16, x" $cpu pairs-16 ringpost pairs-16 mosquitto 0.09
+    row "  its user time, us" "$(median pairs-16 ringpost $user)" at-most 0.5
+    ratio "fan-out 1 -> 1,000 acknowledged, depth 4, x" $cpu fanout ringpost fanout mosquitto 0.165
+    ratio "login, open, x" $cpu connect ringpost connect mosquitto 1.06
+    ratio "cross-shard / same-shard, D = 16" $cpu cross-shard ringpost same-shard ringpost 1.3
+    ratio "wss / ws, D = 1" $cpu pairs-1 "ringpost wss" pairs-1 ringpost 1.4
+    row "user memory per idle wss session, bytes" \
+        "$(median idle "ringpost wss" rss_per_connection_bytes)" at-most 6000
+    row "user memory per idle ws session, bytes" \
+        "$(median idle ringpost rss_per_connection_bytes)" at-most 512
+    offline_row
+    ratio "open loop at half of its own D = 1 rate, p90, x" latency_p90_us \
+        half ringpost half mosquitto 1.0
+}
+
+check() {
+    local part
+    for part in $ONLY; do
+        [[ " $PARTS " == *" $part "* ]] || die "ONLY: no part $part; there are $PARTS"
+    done
+    taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are needed"
+    # The rival needs a descriptor per connection; children of this script may open all they can.
+    ulimit -n "$(ulimit -Hn)"
+    [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -ge $((CONNECTIONS + 1000)) ] ||
+        die "the hard limit of open files (ulimit -Hn) is $(ulimit -Hn): set CONNECTIONS to less"
+    mkdir -p "$OUT"
+    if ls "$OUT"/*.json >/dev/null 2>&1; then die "$OUT has reports already"; fi
+    [ "$(stat -f -c %T "$OUT")" != tmpfs ] || say "!!! $OUT is memory: nothing there is durable"
+    : >"$known"
+}
+
+main() {
+    programs
+    check
+    find_mosquitto
+    write_configs
+    if wants epoll && ! has_epoll; then
+        say "!!! this gateway has no key node.io: epoll is left out"
+        ONLY=${ONLY//epoll/}
+    fi
+    local machine
+    machine=$(describe_machine)
+    for round in $(seq "$ROUNDS"); do one_round; done
+    rm -rf "$OUT/data"
+
+    echo "$machine"
+    echo "$("$RINGPOST" --version), ${MOSQUITTO:+$("$MOSQUITTO" -h | head -1)}"
+    echo "$ROUNDS rounds of $DURATION s each"
+    echo "reports: $OUT"
+    # In the order of time: the rival is first in its shapes, so that the ratios are to it.
+    # shellcheck disable=SC2046 # names without spaces
+    "$PERF" table $(ls -tr "$OUT"/*.json) || true
+    requirements
+    if [ ${#failed[@]} -gt 0 ]; then
+        printf 'FAILED: %s\n' "${failed[@]}"
+        exit 1
+    fi
+}
+
+main
