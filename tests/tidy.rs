@@ -59,7 +59,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("src/", &["ringpost", "codec", "storage", "shards"]),
     ("tests/", &["ringpost", "codec", "storage", "shards"]),
     ("examples/", &["codec", "shards"]),
-    ("benches/", &["codec", "shards"]),
+    ("benches/", &["codec", "storage", "shards"]),
 ];
 const CRATES: [&str; 5] = ["codec", "storage", "shards", "perf", "ringpost"];
 

@@ -404,7 +404,7 @@ section! {
         /// Body bytes kept for all users together.
         max_bytes: u64 = 17179869184, Kind::Integer(1024, 1_125_899_906_842_624, "bytes");
         /// Requests of all shards that may wait; over half of it publishers are no longer read.
-        queue: u32 = 2048, Kind::Integer(16, 1_048_576, "requests");
+        queue: u32 = 8192, Kind::Integer(16, 1_048_576, "requests");
     }
 }
 

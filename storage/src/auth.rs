@@ -14,7 +14,7 @@ pub use http::{ForwardRole, HttpConfig, HttpConfigError, UserCentre};
 pub use local::{Local, hash_password};
 pub use open::{FIRST_ID, Open, OpenIds, numeric_suffix};
 
-use codec::{TenantId, UserKey};
+use codec::{TenantId, UserId, UserKey};
 
 use crate::request::{AuthRequest, AuthVerdict, StoreError};
 use crate::store::{Store, StoredUser};
@@ -45,6 +45,17 @@ pub trait UserDirectory: Send {
     /// # Errors
     /// [`StoreError::Unavailable`].
     fn is_bound(&mut self, user: UserKey) -> Result<bool, StoreError>;
+
+    /// Whose name it is, and whether the id belongs to a name, in one look.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn find_and_is_bound(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        id: UserId,
+    ) -> Result<(Option<UserId>, bool), StoreError>;
 }
 
 impl<S: Store> UserDirectory for S {
@@ -54,5 +65,14 @@ impl<S: Store> UserDirectory for S {
 
     fn is_bound(&mut self, user: UserKey) -> Result<bool, StoreError> {
         Ok(self.name_of(user)?.is_some())
+    }
+
+    fn find_and_is_bound(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        id: UserId,
+    ) -> Result<(Option<UserId>, bool), StoreError> {
+        self.name_and_id(tenant, name, id)
     }
 }

@@ -68,7 +68,8 @@ pub struct Limits {
     /// Requests with a reply outstanding per shard; what bounds its reply queue.
     pub outstanding_len_max: usize,
     /// Requests in one transaction, and bytes of bodies after which no further one is added: so
-    /// that a commit takes milliseconds even when the queue is full.
+    /// that a commit takes some tens of milliseconds even when the queue is full. Not fewer: a
+    /// page goes to the log once per transaction, and there each user's rows have their own.
     pub batch_len_max: usize,
     pub batch_bytes_max: usize,
     /// Writes without a reply kept while the store is unavailable, some 50 B each.
@@ -84,11 +85,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            store_queue_len_max: 2048,
+            store_queue_len_max: 8192,
             auth_queue_len_max: 1024,
             group_queue_len_max: 1024,
-            outstanding_len_max: 2048,
-            batch_len_max: 1024,
+            outstanding_len_max: 8192,
+            batch_len_max: 4096,
             batch_bytes_max: 4 << 20,
             retained_len_max: 1 << 16,
             logins_len_max: 1 << 20,

@@ -228,6 +228,20 @@ impl Store for SqliteStore {
         Ok(name.map(Vec::into_boxed_slice))
     }
 
+    fn name_and_id(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        id: UserId,
+    ) -> Result<(Option<UserId>, bool), StoreError> {
+        let found = self.query(|conn| {
+            let key = (tenant.0, name, id.0);
+            conn.prepare_cached(NAME_AND_ID)?
+                .query_row(key, |row| Ok((row.get::<_, Option<u32>>(0)?.map(UserId), row.get(1)?)))
+        })?;
+        Ok(found)
+    }
+
     fn changed(&mut self) -> Result<bool, StoreError> {
         let changed = self.run(|db, _| {
             let version = data_version(&db.conn)?;
@@ -401,6 +415,10 @@ const READ: &str = "SELECT d.seq, d.charges, d.suspect, d.stamp, d.time_ms,
     coalesce(d.head, b.head), coalesce(d.body, b.body)
     FROM delivery d LEFT JOIN bodies b ON d.head IS NULL AND b.stamp = d.stamp
     WHERE d.tenant = ?1 AND d.user = ?2 AND d.seq > ?3 ORDER BY d.seq";
+
+const NAME_AND_ID: &str = "SELECT
+    (SELECT id FROM users WHERE tenant = ?1 AND name = ?2),
+    EXISTS (SELECT 1 FROM users WHERE tenant = ?1 AND id = ?3)";
 
 /// Rows that expire in one transaction: some ten milliseconds.
 const EXPIRED_MAX: i64 = 1000;

@@ -70,6 +70,21 @@ pub trait Store: Send {
     /// [`StoreError::Unavailable`].
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError>;
 
+    /// Whose name it is, and whether `id` belongs to anybody: what a login of open authentication
+    /// asks, in one look.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn name_and_id(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        id: UserId,
+    ) -> Result<(Option<UserId>, bool), StoreError> {
+        let named = self.user_by_name(tenant, name)?.map(|user| user.id);
+        Ok((named, self.name_of(UserKey { tenant, id })?.is_some()))
+    }
+
     /// Whether another process committed something since the last call, or since the store was
     /// opened. May say so once too often, never once too few.
     ///

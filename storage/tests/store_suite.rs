@@ -325,6 +325,15 @@ fn users_are_found_by_name_within_their_tenant<B: Backend>() {
     assert_eq!(hash(&mut b, 2, b"alice"), None);
     assert_eq!(hash(&mut b, 0, b"Alice"), None, "compared exactly");
     assert_eq!(b.store().name_of(user(7)), Ok(None));
+    for (tenant, name, id, found) in [
+        (0, &b"alice"[..], 1, (Some(UserId(1)), true)),
+        (0, b"alice", 7, (Some(UserId(1)), false)),
+        (0, b"bob", 1, (None, true)),
+        (0, b"bob", 7, (None, false)),
+        (2, b"alice", 1, (None, false)),
+    ] {
+        assert_eq!(b.store().name_and_id(TenantId(tenant), name, UserId(id)), Ok(found));
+    }
 }
 
 fn members_are_those_of_the_group_and_nobody_of_an_unknown_one<B: Backend>() {

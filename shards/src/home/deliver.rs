@@ -78,8 +78,11 @@ impl Home {
 
     /// Pushes to every terminal what its window allows.
     pub(super) fn push_user(&mut self, index: u32, now: Now, fx: &mut impl Effects) {
-        for slot in self.terminals(index) {
+        // Pushing ends no session: the list stays as it is.
+        let mut at = 0;
+        while let Some(&slot) = self.users.at(index).terminals.get(at) {
             self.push_terminal(index, slot, now, fx);
+            at += 1;
         }
         // A cursor may just have passed what is done.
         self.pop_done(index);
@@ -93,7 +96,7 @@ impl Home {
         };
         let Some(inbox) = &mut self.users.at(index).inbox else { return };
         let first = inbox.position(session.cursor);
-        for delivery in inbox.queue.iter_mut().skip(first) {
+        for delivery in inbox.queue.range_mut(first..) {
             if !delivery.done {
                 if !session.has_room(delivery.message.body.len()) {
                     break;
@@ -209,19 +212,16 @@ impl Home {
     }
 
     fn pop_done(&mut self, index: u32) {
-        let inbox = self.users.at(index).inbox.as_ref();
-        if !inbox.and_then(|inbox| inbox.queue.front()).is_some_and(|front| front.done) {
+        let Self { users, sessions, .. } = self;
+        let user = users.at(index);
+        let Some(inbox) = &mut user.inbox else { return };
+        if !inbox.queue.front().is_some_and(|front| front.done) {
             return;
         }
-        let mut pushed_to = u64::MAX;
-        for slot in self.terminals(index) {
-            let cursor = self.sessions.get(slot.index).map_or(u64::MAX, |session| session.cursor);
-            pushed_to = pushed_to.min(cursor);
-        }
-        if let Some(inbox) = &mut self.users.at(index).inbox {
-            inbox.pop_done(pushed_to);
-            inbox.invariants();
-        }
+        let cursor = |slot: &Slot| sessions.get(slot.index).map_or(u64::MAX, |s| s.cursor);
+        let pushed_to = user.terminals.iter().map(cursor).min().unwrap_or(u64::MAX);
+        inbox.pop_done(pushed_to);
+        inbox.invariants();
     }
 
     /// A user's timer: what has waited too long goes to the store; failed reads are tried again.

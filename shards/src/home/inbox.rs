@@ -118,14 +118,24 @@ impl Inbox {
 
     /// The queue's entry with this `seq`.
     pub(crate) fn find(&mut self, seq: u64) -> Option<&mut Delivery> {
+        // Acknowledgements come in order: it is mostly the oldest.
+        if self.queue.front().is_some_and(|front| front.seq == seq) {
+            return self.queue.front_mut();
+        }
         let index = self.queue.partition_point(|delivery| delivery.seq < seq);
         self.queue.get_mut(index).filter(|delivery| delivery.seq == seq)
     }
 
     /// Index in the queue of the first entry at or above `cursor`.
     pub(crate) fn position(&self, cursor: u64) -> usize {
-        if self.queue.back().is_none_or(|last| last.seq < cursor) {
-            return self.queue.len();
+        let len = self.queue.len();
+        let is_behind = |index: usize| self.queue.get(index).is_none_or(|d| d.seq < cursor);
+        // Mostly nothing is left for the terminal, or what has just come.
+        if is_behind(len.wrapping_sub(1)) {
+            return len;
+        }
+        if is_behind(len.wrapping_sub(2)) {
+            return len - 1;
         }
         self.queue.partition_point(|delivery| delivery.seq < cursor)
     }

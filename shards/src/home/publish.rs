@@ -131,14 +131,14 @@ impl Home {
         match pending.origin {
             Origin::User { user, place } => {
                 self.settle_window(user, place, safe);
-                if self.session(pending.slot).is_none() {
-                    return;
-                }
-                self.count_outstanding(pending.slot, -1);
+                let Some(session) = self.session(pending.slot) else { return };
+                let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
+                session.outstanding = session.outstanding.saturating_sub(1);
+                let has_room = session.outstanding < PUBLISHES_OUTSTANDING;
                 if safe {
                     fx.transmit(pending.slot, &Outgoing::PublishAck(pending.kind, pending.id));
                 }
-                if self.may_read(pending.slot) {
+                if was_full && has_room {
                     fx.resume(pending.slot);
                 }
             }

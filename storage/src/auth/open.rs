@@ -41,20 +41,22 @@ impl Open {
     }
 
     fn id_of(&mut self, request: &AuthRequest) -> Result<UserId, StoreError> {
+        let suffix = numeric_suffix(&request.name);
+        let asked = suffix.filter(|_| !request.taken);
+        let (user, is_bound) = self.look_up(request, asked)?;
         // What is committed is final, whoever else may claim the id.
-        if let Some(user) = self.directory.find(request.tenant, &request.name)? {
-            return Ok(user.id);
+        if let Some(id) = user {
+            return Ok(id);
         }
         // The shard found somebody else on the id that the name asks for, or, where the name asks
         // for none, on the id that it was handed before.
-        let suffix = numeric_suffix(&request.name);
         let taken = |id: UserId| request.taken && suffix.is_none_or(|suffix| suffix == id);
         let name = (request.tenant, Arc::from(&*request.name));
         if let Some(id) = self.ids.lock().ids.get(&name).copied().filter(|id| !taken(*id)) {
             return Ok(id);
         }
-        if let Some(id) = suffix.filter(|_| !request.taken)
-            && self.is_free(UserKey { tenant: request.tenant, id })?
+        if let Some(id) = asked.filter(|_| !is_bound)
+            && !self.ids.lock().handed_out.contains(&UserKey { tenant: request.tenant, id })
         {
             // Not remembered: the shard sees who is on it, the store who was there before.
             return Ok(id);
@@ -63,9 +65,17 @@ impl Open {
         Ok(self.ids.lock().remember(name, id, taken, self.ids.len_max))
     }
 
-    fn is_free(&mut self, user: UserKey) -> Result<bool, StoreError> {
-        let handed_out = self.ids.lock().handed_out.contains(&user);
-        Ok(!handed_out && !self.directory.is_bound(user)?)
+    /// Whose name it is, and whether the id that it asks for is bound.
+    fn look_up(
+        &mut self,
+        request: &AuthRequest,
+        asked: Option<UserId>,
+    ) -> Result<(Option<UserId>, bool), StoreError> {
+        let (tenant, name) = (request.tenant, &request.name);
+        match asked {
+            Some(id) => self.directory.find_and_is_bound(tenant, name, id),
+            None => Ok((self.directory.find(tenant, name)?.map(|user| user.id), false)),
+        }
     }
 
     /// An id that is neither bound nor handed out. Where a run of ids is bound, from before a

@@ -1,6 +1,7 @@
 //! Failures that only somebody with the connection in hand can cause.
 
 use codec::{Message, MessageId, ProtocolId, Target};
+use rusqlite::StatementStatus;
 use tempfile::TempDir;
 
 use super::*;
@@ -122,4 +123,24 @@ fn a_file_without_a_write_ahead_log_is_not_used() {
     conn.pragma_update(None, "journal_mode", "delete").unwrap();
     let error = file::flush_log(&mut store.db.as_mut().unwrap().conn, &store.path).unwrap_err();
     assert!(matches!(error, OpenError::NoLog(_)), "{error}");
+}
+
+/// Which costs several times as much as running them.
+#[test]
+fn statements_are_compiled_once_whatever_is_bound_to_them() {
+    let (_dir, mut store) = open();
+    for seq in 1..5 {
+        assert_eq!(store.write(&[append(seq, 10)]), [Ok(())]);
+        assert_eq!(store.read(user(1), seq - 1, 9, 99).unwrap().0.len(), 1);
+        let found = store.name_and_id(TenantId(0), b"name", UserId(seq as u32));
+        assert_eq!(found, Ok((Some(UserId(1)), seq == 1)));
+    }
+    for sql in [READ, NAME_AND_ID] {
+        let again = store.query(|conn| {
+            let statement = conn.prepare_cached(sql)?;
+            assert!(statement.get_status(StatementStatus::Run) >= 4, "it was in the cache");
+            Ok(statement.get_status(StatementStatus::RePrepare))
+        });
+        assert_eq!(again.ok(), Some(0), "{sql}");
+    }
 }
