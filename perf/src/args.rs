@@ -179,7 +179,8 @@ pub(crate) struct LoadArgs {
     url: String,
     #[arg(long, value_enum, default_value_t = Protocol::Binary)]
     pub protocol: Protocol,
-    /// MQTT's quality of service.
+    /// MQTT's quality of service. With binary 0 means receivers that acknowledge nothing, for a
+    /// gateway with `protocol.binary.require_push_ack = false`.
     #[arg(long, default_value_t = 1, value_parser = value_parser!(u8).range(0..=1))]
     qos: u8,
     /// The number of the first user; user n logs in as `u<n>`.

@@ -140,7 +140,9 @@ impl Binary {
         out: &mut Vec<u8>,
     ) -> Result<Event<'a>, Refused> {
         let key = Key::decode(&id).ok_or(Refused::Malformed("a message id of nobody"))?;
-        self.send(ACK, out, |out| packet::ack(kind, &id, out));
+        if self.login.qos > 0 {
+            self.send(ACK, out, |out| packet::ack(kind, &id, out));
+        }
         Ok(Event::Delivered { payload: Cow::Borrowed(body), id: Some((key.sender, key.seq)) })
     }
 
@@ -272,6 +274,18 @@ mod tests {
             assert_eq!(delivered, 1, "split at {split}");
             assert_eq!(said(&mut out), [[&[4], id.as_bytes()].concat()]);
         }
+    }
+
+    #[test]
+    fn a_receiver_of_quality_zero_acknowledges_nothing() {
+        let (mut client, mut out) = upgraded();
+        client.login.qos = 0;
+        out.clear();
+        let id = Key { run: 7, sender: 41, slot: 0, seq: 5 }.encode();
+        let mut push = frame(&[&[3], id.as_bytes(), &[0, 5], b"hello"].concat());
+        let (_, event) = client.next(&mut push, &mut out).expect("right").expect("consumed");
+        assert!(matches!(event, Event::Delivered { .. }));
+        assert!(out.is_empty());
     }
 
     #[test]
