@@ -352,7 +352,8 @@ impl Gateway for Running {
         }
         for shard in &self.shards {
             // Disconnected is the good news here: the thread has dropped its end.
-            let ended = shard.done.recv_timeout(SHARD_STOP_MAX);
+            let end = deadline.max(Instant::now() + SHARD_STOP_MIN);
+            let ended = shard.done.recv_deadline(end);
             if ended == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
                 complete = false;
                 continue;
@@ -432,8 +433,8 @@ fn random() -> u64 {
     getrandom::u64().expect("the kernel has random numbers")
 }
 
-/// A shard that was told to stop ends after its turn.
-const SHARD_STOP_MAX: Duration = Duration::from_millis(500);
+/// A shard that was told to stop ends after its turn, even when the drain took all its time.
+const SHARD_STOP_MIN: Duration = Duration::from_millis(500);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The store's last commit is worth waiting for even when the drain took all its time.
 const SIDECAR_STOP_MIN: Duration = Duration::from_millis(500);
