@@ -174,7 +174,8 @@ pub(crate) struct Messages {
 /// What every scenario takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// Where the server is: ws://HOST:PORT/PATH or wss://... for binary, tcp:// or tls:// for mqtt.
+    /// Where the server is: ws://HOST:PORT/PATH or wss://... for binary, tcp:// or tls:// for mqtt,
+    /// tcp:// for relay.
     #[arg(long)]
     url: String,
     #[arg(long, value_enum, default_value_t = Protocol::Binary)]
@@ -228,6 +229,8 @@ pub(crate) enum Protocol {
     Binary,
     /// MQTT 3.1.1 over TCP or TLS.
     Mqtt,
+    /// The bare relays of `benches/runtimes` over TCP; only `pairs`, `idle` and `connect`.
+    Relay,
 }
 
 impl Scenario {
@@ -378,6 +381,7 @@ impl LoadArgs {
         let schemes: &[(&str, bool)] = match self.protocol {
             Protocol::Binary => &[("ws://", false), ("wss://", true)],
             Protocol::Mqtt => &[("tcp://", false), ("tls://", true)],
+            Protocol::Relay => &[("tcp://", false)],
         };
         let found = schemes.iter().find_map(|(s, tls)| Some((self.url.strip_prefix(s)?, *tls)));
         let Some((rest, tls)) = found else {

@@ -6,6 +6,7 @@
 pub(crate) mod binary;
 mod message_id;
 pub(crate) mod mqtt;
+pub(crate) mod relay;
 
 use codec::ws::handshake::client::ResponseError;
 use std::borrow::Cow;

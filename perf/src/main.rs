@@ -31,6 +31,7 @@ use args::{Args, Command, Protocol, Scenario};
 use clap::Parser;
 use client::binary::Binary;
 use client::mqtt::Mqtt;
+use client::relay::Relay;
 use launch::launch;
 use manifest::Manifest;
 use report::Report;
@@ -67,6 +68,7 @@ fn load(scenario: &Scenario) -> bool {
             match args.protocol {
                 Protocol::Binary => launch::<Binary>(scenario, args, &mut report),
                 Protocol::Mqtt => launch::<Mqtt>(scenario, args, &mut report),
+                Protocol::Relay => launch::<Relay>(scenario, args, &mut report),
             }
         }
         Err(error) => Err(error.into()),
