@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # The first is what the ratios are to.
-ENGINES=${ENGINES:-"uring monoio glommio epoll"}
+ENGINES=${ENGINES:-"uring epoll-io monoio glommio epoll"}
 ROUNDS=${ROUNDS:-3}
 DURATION=${DURATION:-10}
 PAIRS=${PAIRS:-500}

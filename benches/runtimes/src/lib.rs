@@ -10,6 +10,8 @@
 //! [`QUEUE`]. Never: reads or writes a socket. That is what is measured.
 #![forbid(unsafe_code)]
 
+pub mod gateway;
+
 use std::error::Error;
 use std::net::SocketAddr;
 

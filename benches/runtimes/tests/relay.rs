@@ -209,4 +209,10 @@ macro_rules! suite {
     };
 }
 
-suite! { uring "relay-uring", monoio "relay-monoio", glommio "relay-glommio", epoll "relay-epoll" }
+suite! {
+    uring "relay-uring",
+    epoll_io "relay-epoll-io",
+    monoio "relay-monoio",
+    glommio "relay-glommio",
+    epoll "relay-epoll"
+}
