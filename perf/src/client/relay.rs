@@ -1,4 +1,5 @@
-//! The bare relay of `benches/runtimes`: the server forwards bytes, the frames are the clients' own.
+//! The bare relay of `benches/runtimes`: the server forwards bytes, the frames are the clients'
+//! own.
 //!
 //! ```text
 //!   login:  | number: u32 |                                  answered by one byte, `k`
