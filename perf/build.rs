@@ -1,6 +1,6 @@
 //! Tells the program which revision of the tree it was built from.
 //!
-//! Owns: `RINGPOST_REVISION`, empty where there is no git or no repository. Never: fails a build.
+//! Owns: `PERF_REVISION`, empty where there is no git or no repository. Never: fails a build.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn main() {
         println!("cargo::rerun-if-changed={log}");
     }
     let revision = git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
-    println!("cargo::rustc-env=RINGPOST_REVISION={}", revision.unwrap_or_default());
+    println!("cargo::rustc-env=PERF_REVISION={}", revision.unwrap_or_default());
 }
 
 /// What git says in one line, if it is there and says something.

@@ -78,7 +78,7 @@ impl Manifest {
             port_range: kernel("net/ipv4/ip_local_port_range"),
             tcp_mem: kernel("net/ipv4/tcp_mem"),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: env!("RINGPOST_REVISION").to_owned(),
+            revision: env!("PERF_REVISION").to_owned(),
             command: std::env::args_os()
                 .map(|word| quoted(&word.to_string_lossy()))
                 .collect::<Vec<_>>()

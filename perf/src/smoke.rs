@@ -76,6 +76,7 @@ struct Gateway {
     process: Child,
     config: PathBuf,
     program: PathBuf,
+    log: PathBuf,
     ws: u16,
     wss: u16,
 }
@@ -86,11 +87,13 @@ impl Gateway {
         let [ws, wss, http] = free_ports().map_err(told)?;
         let config = folder.join("ringpost.toml");
         fs::write(&config, configuration(folder, ws, wss, http)).map_err(told)?;
-        let log = fs::File::create(folder.join("ringpost.log")).map_err(told)?;
+        let log_path = folder.join("ringpost.log");
+        let log = fs::File::create(&log_path).map_err(told)?;
         let mut serve = Command::new(program);
         serve.args(["serve", "--config"]).arg(&config).stdout(Stdio::null()).stderr(log);
         let process = serve.spawn().map_err(told)?;
-        let mut gateway = Self { process, config, program: program.to_owned(), ws, wss };
+        let program = program.to_owned();
+        let mut gateway = Self { process, config, program, log: log_path, ws, wss };
         gateway.await_ports()?;
         let last = GROUP_FIRST + GROUP_MEMBERS;
         let members: Vec<_> = (GROUP_FIRST..last).map(|user| user.to_string()).collect();
@@ -105,7 +108,8 @@ impl Gateway {
         for port in [self.ws, self.wss] {
             while TcpStream::connect(("127.0.0.1", port)).is_err() {
                 if let Ok(Some(status)) = self.process.try_wait() {
-                    return Err(format!("the gateway ended with {status}"));
+                    let log = fs::read_to_string(&self.log).unwrap_or_default();
+                    return Err(format!("the gateway ended with {status}; its log:\n{log}"));
                 }
                 if Instant::now() > end {
                     return Err(format!("the gateway does not listen after {START:?}"));
