@@ -89,11 +89,16 @@ pub const MANY_SHARDS: u16 = 16;
 /// 512 KiB up to 64 shards) and the wheel it stays under that.
 pub const SMALL_SHARD_BUFFERS: u16 = 64;
 
-/// Entries of one mesh ring. An entry is 64 B, and the rings to one shard stay under 1 MiB.
+/// Entries of one mesh ring, a power of two: what its share of 512 KiB per shard holds at 64 B each,
+/// 4096 at most and 32 at least. Two shards that share a core pass on at most one ring in a slice
+/// of time: with 128 entries each that was the limit of everything they could do.
 pub const fn mesh_ring(shards: u16) -> usize {
-    if shards <= 100 { 128 } else { 32 }
+    let peers = if shards > 1 { shards as usize - 1 } else { 1 };
+    let share = (512 * 1024 / 64) / peers;
+    let entries = if share > 4096 { 4096 } else { share };
+    if entries < 32 { 32 } else { 1 << entries.ilog2() }
 }
-const _: () = assert!(99 * mesh_ring(100) * 64 <= 1 << 20 && 255 * mesh_ring(256) * 64 <= 1 << 20);
+const _: () = assert!(mesh_ring(2) == 4096 && mesh_ring(56) == 128 && mesh_ring(256) == 32);
 /// Messages waiting behind full mesh rings, all together, above which publishers are not read.
 pub const MESH_BACKLOG: usize = 1024;
 
