@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use codec::{MessageId, PublishKind};
 use siphasher::sip128::SipHasher13;
 
-use crate::io::Now;
+use crate::io::{Now, sys};
 use crate::limits::{DEDUP_DOOR_IDS, DEDUP_IDS, DEDUP_MS};
 
 /// The keyed hash of (kind, target, id).
@@ -119,6 +119,13 @@ impl Dedup {
             SAFE => Some(Seen::Safe),
             FORGOTTEN => None,
             request => Some(Seen::Pending(request)),
+        }
+    }
+
+    /// Asks the processor for what a look at this id touches first.
+    pub(crate) fn fetch(&self, hash: IdHash) {
+        if !self.heads.is_empty() {
+            sys::prefetch(&self.heads[self.bucket(hash)]);
         }
     }
 

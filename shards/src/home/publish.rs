@@ -51,12 +51,10 @@ pub(crate) struct DoorId {
     waiters: SmallVec<[(Owed, UserKey); 1]>,
 }
 
-/// A publish with everything about its connection that routing needs.
-struct Routed<'a> {
-    tenant: TenantId,
-    protocol: ProtocolId,
-    from: Option<UserKey>,
-    publish: &'a Publish<'a>,
+/// A message, and the members it is for if not all of its group.
+struct Parcel {
+    message: Arc<Message>,
+    part: Option<Arc<[UserId]>>,
 }
 
 impl Home {
@@ -70,9 +68,9 @@ impl Home {
         self.counters.publishes += 1;
         let Some(session) = self.session(slot) else { return };
         let at_once = session.ack_at_once;
-        let routed = |tenant, protocol, from| Routed { tenant, protocol, from, publish };
         if session.kind == Kind::Door {
             let (tenant, protocol) = fx.origin(slot);
+            let parcel = self.parcel(tenant, protocol, None, publish, fx);
             let number = self.open_door_request(slot, publish, now, fx);
             let (kind, id) = (publish.to.kind(), publish.id);
             let origin = Origin::Door { number };
@@ -80,7 +78,7 @@ impl Home {
                 true => ShardMessage::NO_REPLY,
                 false => self.pendings.insert(Pending { slot, kind, id, origin }),
             };
-            self.route(&routed(tenant, protocol, None), request, now, fx);
+            self.route(parcel, request, now, fx);
             if at_once {
                 self.door_answer(slot, number, true, fx);
             }
@@ -89,9 +87,11 @@ impl Home {
         let index = session.user;
         let key = self.users.at(index).key;
         let (_, protocol) = fx.origin(slot);
-        let routed = routed(key.tenant, protocol, Some(key));
         let kind = publish.to.kind();
         let hash = self.hasher.hash(kind, target_number(&publish.to), &publish.id);
+        // The window is in no cache: while it comes, the message is made, which duplicates waste.
+        self.users.at(index).dedup.iter().for_each(|dedup| dedup.fetch(hash));
+        let parcel = self.parcel(key.tenant, protocol, Some(key), publish, fx);
         match self.seen(index, hash) {
             Some(Seen::Safe) => {
                 self.counters.duplicates += 1;
@@ -104,9 +104,9 @@ impl Home {
             None if at_once => {
                 let request = ShardMessage::NO_REPLY;
                 let place = self.remember(index, hash, 0, now, fx);
-                self.settle_window(key, place, true);
+                self.settle_window(key, slot, place, true);
                 fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
-                self.route(&routed, request, now, fx);
+                self.route(parcel, request, now, fx);
             }
             None => {
                 let origin = Origin::User { user: key, place: None };
@@ -116,7 +116,7 @@ impl Home {
                 if let Some(pending) = self.pendings.get_mut(request) {
                     pending.origin = Origin::User { user: key, place };
                 }
-                self.route(&routed, request, now, fx);
+                self.route(parcel, request, now, fx);
             }
         }
     }
@@ -130,7 +130,7 @@ impl Home {
         self.counters.count_settled(safe);
         match pending.origin {
             Origin::User { user, place } => {
-                self.settle_window(user, place, safe);
+                self.settle_window(user, pending.slot, place, safe);
                 let Some(session) = self.session(pending.slot) else { return };
                 let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
                 session.outstanding = session.outstanding.saturating_sub(1);
@@ -226,24 +226,11 @@ impl Home {
         Some(now.plus_ms(DEDUP_MS / 2))
     }
 
-    fn route(&mut self, routed: &Routed<'_>, request: u32, now: Now, fx: &mut impl Effects) {
-        let Routed { tenant, publish, .. } = *routed;
-        match publish.to {
-            Destination::User(id) => {
-                let to = UserKey { tenant, id };
-                let message = self.message_of(routed, Target::User(to), fx);
-                self.route_to_user(to, message, request, now, fx);
-            }
-            Destination::Group(id) => {
-                let message = self.message_of(routed, Target::Group(GroupKey { tenant, id }), fx);
-                self.route_to_group(GroupKey { tenant, id }, message, None, request, now, fx);
-            }
-            Destination::GroupPart(id, users) => {
-                let group = GroupKey { tenant, id };
-                let part: Arc<[UserId]> = users.iter().collect();
-                let message = self.message_of(routed, Target::Group(group), fx);
-                self.route_to_group(group, message, Some(part), request, now, fx);
-            }
+    fn route(&mut self, parcel: Parcel, request: u32, now: Now, fx: &mut impl Effects) {
+        let Parcel { message, part } = parcel;
+        match message.to {
+            Target::User(to) => self.route_to_user(to, message, request, now, fx),
+            Target::Group(group) => self.route_to_group(group, message, part, request, now, fx),
         }
     }
 
@@ -289,18 +276,33 @@ impl Home {
         }
     }
 
-    fn message_of(&mut self, routed: &Routed<'_>, to: Target, fx: &impl Effects) -> Arc<Message> {
+    fn parcel(
+        &mut self,
+        tenant: TenantId,
+        protocol: ProtocolId,
+        from: Option<UserKey>,
+        publish: &Publish<'_>,
+        fx: &impl Effects,
+    ) -> Parcel {
+        let (to, part) = match publish.to {
+            Destination::User(id) => (Target::User(UserKey { tenant, id }), None),
+            Destination::Group(id) => (Target::Group(GroupKey { tenant, id }), None),
+            Destination::GroupPart(id, users) => {
+                (Target::Group(GroupKey { tenant, id }), Some(users.iter().collect()))
+            }
+        };
         let counter = (u64::from(self.identity.shard) << 48) | self.next_stamp;
         self.next_stamp += 1;
-        Arc::new(Message {
+        let message = Arc::new(Message {
             stamp: (u128::from(self.identity.boot) << 64) | u128::from(counter),
-            id: routed.publish.id,
-            from: routed.from,
+            id: publish.id,
+            from,
             to,
-            protocol: routed.protocol,
+            protocol,
             time_ms: fx.unix_ms(),
-            body: routed.publish.body.into(),
-        })
+            body: publish.body.into(),
+        });
+        Parcel { message, part }
     }
 
     fn seen(&mut self, index: u32, hash: IdHash) -> Option<Seen> {
@@ -345,9 +347,12 @@ impl Home {
         Some(place)
     }
 
-    fn settle_window(&mut self, user: UserKey, place: Option<Place>, safe: bool) {
-        if let Some(place) = place
-            && let Some(index) = self.users.find(user)
+    /// `slot`: where the user's session was, which mostly spares a search for his record.
+    fn settle_window(&mut self, user: UserKey, slot: Slot, place: Option<Place>, safe: bool) {
+        let Some(place) = place else { return };
+        let index = self.session(slot).map(|session| session.user);
+        let index = index.filter(|&index| self.users.at(index).key == user);
+        if let Some(index) = index.or_else(|| self.users.find(user))
             && let Some(dedup) = &mut self.users.at(index).dedup
         {
             dedup.settle(place, safe);
