@@ -17,9 +17,11 @@ use shards::io::probe;
 use shards::io::sys;
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::Scope;
 
-/// Runs `scenario` with clients of protocol `C`.
-pub(crate) fn launch<C: Client>(
+/// Runs `scenario` with clients of protocol `C`, on threads of `scope`.
+pub(crate) fn launch<'scope, C: Client>(
+    scope: &'scope Scope<'scope, '_>,
     scenario: &Scenario,
     load: &LoadArgs,
     report: &mut Report,
@@ -34,13 +36,13 @@ pub(crate) fn launch<C: Client>(
             let pairs = traffic::pairs(setup.first_user, count, args.placement, args.shards);
             let phases = traffic::phases(&setup, &args.messages.profile(load), false);
             let shape = args.messages.shape(1, !setup.acked);
-            run::<C, _>(&setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
+            run::<C, _>(scope, &setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
         }
         Scenario::Fanout(args) => {
             let groups = traffic::fanout(setup.first_user, args.groups, args.group, args.members);
             let phases = traffic::phases(&setup, &args.messages.profile(load), false);
             let shape = args.messages.shape(args.members as usize - 1, true);
-            run::<C, _>(&setup, traffic(&setup, phases, groups, shape)?, &dialer, report)
+            run::<C, _>(scope, &setup, traffic(&setup, phases, groups, shape)?, &dialer, report)
         }
         Scenario::Offline(args) => {
             if !setup.stores {
@@ -49,22 +51,22 @@ pub(crate) fn launch<C: Client>(
             let pairs = traffic::offline(setup.first_user, args.pairs as usize);
             let phases = traffic::phases(&setup, &args.messages.profile(load), true);
             let shape = args.messages.shape(1, false);
-            run::<C, _>(&setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
+            run::<C, _>(scope, &setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
         }
         Scenario::Idle(args) => {
             let base = args.base_share().map_err(Abort)?;
             let phases = crowd::idle(&setup, base, args.crowd.settle());
             let division = quiet(&setup, phases, args.crowd.connections)?;
-            run::<C, _>(&setup, division, &dialer, report)
+            run::<C, _>(scope, &setup, division, &dialer, report)
         }
         Scenario::Storm(args) => {
             let phases = crowd::storm(&setup, args.crowd.settle(), args.command.clone());
             let division = quiet(&setup, phases, args.crowd.connections)?;
-            run::<C, _>(&setup, division, &dialer, report)
+            run::<C, _>(scope, &setup, division, &dialer, report)
         }
         Scenario::Connect(_) => {
             let division = logins(&setup)?;
-            run::<C, _>(&setup, division, &dialer, report)
+            run::<C, _>(scope, &setup, division, &dialer, report)
         }
         Scenario::Mixed(args) => {
             let text = std::fs::read_to_string(&args.file);
@@ -74,7 +76,7 @@ pub(crate) fn launch<C: Client>(
             setup.login_concurrency = usize::from(blend.concurrency);
             setup.ramp_per_s = blend.ramp_per_s.or(setup.ramp_per_s);
             let division = crowd(&setup, blend.phases(&setup), blend.plan())?;
-            run::<C, _>(&setup, division, &dialer, report)
+            run::<C, _>(scope, &setup, division, &dialer, report)
         }
         Scenario::Smoke(_) => unreachable!("it launches the others"),
     }

@@ -37,6 +37,7 @@ use manifest::Manifest;
 use report::Report;
 use scenario::Abort;
 use std::process::ExitCode;
+use std::thread;
 
 fn main() -> ExitCode {
     match Args::parse().command {
@@ -62,31 +63,34 @@ fn load(scenario: &Scenario) -> bool {
         shape: scenario.shape(),
         ..Report::default()
     };
-    let outcome = match Manifest::read(args.server_pid) {
-        Ok(manifest) => {
-            report.manifest = manifest;
-            match args.protocol {
-                Protocol::Binary => launch::<Binary>(scenario, args, &mut report),
-                Protocol::Mqtt => launch::<Mqtt>(scenario, args, &mut report),
-                Protocol::Relay => launch::<Relay>(scenario, args, &mut report),
+    // Ends when the workers have ended, which the report does not wait for.
+    thread::scope(|scope| {
+        let outcome = match Manifest::read(args.server_pid) {
+            Ok(manifest) => {
+                report.manifest = manifest;
+                match args.protocol {
+                    Protocol::Binary => launch::<Binary>(scope, scenario, args, &mut report),
+                    Protocol::Mqtt => launch::<Mqtt>(scope, scenario, args, &mut report),
+                    Protocol::Relay => launch::<Relay>(scope, scenario, args, &mut report),
+                }
             }
+            Err(error) => Err(error.into()),
+        };
+        if let Err(Abort(why)) = outcome {
+            report.abort(why);
         }
-        Err(error) => Err(error.into()),
-    };
-    if let Err(Abort(why)) = outcome {
-        report.abort(why);
-    }
-    report.conclude();
-    report.print();
-    let saved = [
-        args.json.as_deref().map(|path| report.save(path)),
-        args.html.as_deref().map(|path| html::save(&report, path)),
-    ];
-    let is_saved = saved
-        .into_iter()
-        .flatten()
-        .all(|saved| saved.inspect_err(|why| eprintln!("{why}")).is_ok());
-    report.ok && is_saved
+        report.conclude();
+        report.print();
+        let saved = [
+            args.json.as_deref().map(|path| report.save(path)),
+            args.html.as_deref().map(|path| html::save(&report, path)),
+        ];
+        let is_saved = saved
+            .into_iter()
+            .flatten()
+            .all(|saved| saved.inspect_err(|why| eprintln!("{why}")).is_ok());
+        report.ok && is_saved
+    })
 }
 
 fn exit_code(is_good: bool) -> ExitCode {

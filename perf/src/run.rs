@@ -18,8 +18,9 @@ use crate::worker::{self, Histograms, Interval, Job, Note, Outcome, Part};
 use hdrhistogram::Histogram;
 use meter::Meter;
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 /// How a run is divided.
@@ -33,8 +34,10 @@ pub(crate) struct Division<P> {
     pub connections: u64,
 }
 
-/// Carries a run out and fills in the report, as far as it came.
-pub(crate) fn run<C: Client, P: Part<C> + Send>(
+/// Carries a run out and fills in the report, as far as it came. The workers' threads belong to
+/// `scope`: closing many connections takes them a while after the report is complete.
+pub(crate) fn run<'scope, C: Client, P: Part<C> + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
     setup: &Setup,
     division: Division<P>,
     dialer: &Dialer,
@@ -42,37 +45,39 @@ pub(crate) fn run<C: Client, P: Part<C> + Send>(
 ) -> Result<(), Abort> {
     let Division { phases, parts, slots, connections } = division;
     let workers = parts.len();
-    let (board, clock) = (Board::new(workers), Clock::start());
+    let (board, clock) = (Arc::new(Board::new(workers)), Clock::start());
+    let phases: Arc<[Phase]> = phases.into();
     let sampler = Sampler::new(setup.server_pid)?;
     let (sender, notes) = channel();
-    thread::scope(|scope| {
-        for (index, part) in parts.into_iter().enumerate() {
-            let (board, phases, notes) = (&board, &phases[..], sender.clone());
-            let dialer = dialer.of_worker(index);
-            let job = Job { index, phases, board, notes, dialer, clock, slots };
-            let name = format!("worker {index}");
-            thread::Builder::new().name(name).spawn_scoped(scope, || worker::run(job, part))?;
-        }
-        let progress = Progress::new(&report.shape);
-        let interval = Interval::new();
-        let mut run = Coordinator {
-            setup,
-            board: &board,
-            clock,
-            notes,
-            workers,
-            connections,
-            sampler: Some(sampler),
-            progress,
-            interval,
-            measured: Vec::new(),
-            done: Vec::new(),
-            child: None,
-            report,
-        };
-        let outcome = run.carry_out(&phases);
-        run.wind_up(outcome)
-    })
+    for (index, part) in parts.into_iter().enumerate() {
+        let dialer = dialer.of_worker(index);
+        let (phases, notes) = (Arc::clone(&phases), sender.clone());
+        let job = Job { index, phases, board: Arc::clone(&board), notes, dialer, clock, slots };
+        let name = format!("worker {index}");
+        let spawned = thread::Builder::new().name(name);
+        let spawned = spawned.spawn_scoped(scope, || worker::run(job, part));
+        // Those that run already wait for a phase.
+        spawned.inspect_err(|_| board.enter(STOP))?;
+    }
+    let progress = Progress::new(&report.shape);
+    let interval = Interval::new();
+    let mut run = Coordinator {
+        setup,
+        board: &board,
+        clock,
+        notes,
+        workers,
+        connections,
+        sampler: Some(sampler),
+        progress,
+        interval,
+        measured: Vec::new(),
+        done: Vec::new(),
+        child: None,
+        report,
+    };
+    let outcome = run.carry_out(&phases);
+    run.wind_up(outcome)
 }
 
 struct Coordinator<'a> {

@@ -13,6 +13,7 @@ use crate::scenario::exchange::Ledger;
 use crate::scenario::{Abort, SECOND};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// One worker's share of a scenario.
@@ -79,10 +80,10 @@ pub(crate) enum Note {
 }
 
 /// What a worker needs to begin.
-pub(crate) struct Job<'a> {
+pub(crate) struct Job {
     pub index: usize,
-    pub phases: &'a [Phase],
-    pub board: &'a Board,
+    pub phases: Arc<[Phase]>,
+    pub board: Arc<Board>,
     pub notes: Sender<Note>,
     pub dialer: Dialer,
     pub clock: Clock,
@@ -91,7 +92,7 @@ pub(crate) struct Job<'a> {
 }
 
 /// Runs `part` to its end. The coordinator hears everything through the job's channel.
-pub(crate) fn run<C: Client, P: Part<C>>(job: Job<'_>, mut part: P) {
+pub(crate) fn run<C: Client, P: Part<C>>(job: Job, mut part: P) {
     let mut engine = Engine::new(job.dialer.clone(), job.clock, job.slots);
     let outcome = match &mut engine {
         Ok(engine) => turn_until_stopped(&job, engine, &mut part),
@@ -103,7 +104,7 @@ pub(crate) fn run<C: Client, P: Part<C>>(job: Job<'_>, mut part: P) {
 }
 
 fn turn_until_stopped<C: Client, P: Part<C>>(
-    job: &Job<'_>,
+    job: &Job,
     engine: &mut Engine<C>,
     part: &mut P,
 ) -> Result<(), Abort> {

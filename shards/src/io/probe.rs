@@ -280,7 +280,7 @@ fn kernel_version() -> String {
     if text.is_empty() { "(unknown)".into() } else { text.trim().into() }
 }
 
-fn kernel_at_least(major: u32, minor: u32) -> bool {
+pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
     parse_version(&kernel_version()).is_some_and(|version| version >= (major, minor))
 }
 
