@@ -17,10 +17,6 @@ use std::net::SocketAddr;
 
 use shards::io::sys;
 
-/// The allocator of the gateway.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Bytes of one receive, at most: the gateway's default.
 pub const READ: usize = 4096;
 /// Bytes that wait for one slow client, at most: beyond it he is closed.
