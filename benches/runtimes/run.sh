@@ -35,10 +35,17 @@ trap stop_server EXIT
 
 say() { echo "$@" >&2; }
 
+is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; }
+
 # start ENGINE: on core 0, until it says that it listens. The pid is in $server.
 start() {
     local said=$OUT/relay-$1.log
     : >"$said"
+    # The kernel ends a ring, and the listener in it, a little after its process.
+    for _ in $(seq 100); do
+        is_open || break
+        sleep 0.1
+    done
     taskset -c 0 "$RELAYS/relay-$1" "127.0.0.1:$PORT" >"$said" 2>&1 &
     server=$!
     for _ in $(seq 100); do

@@ -146,6 +146,22 @@ impl<C: Client> Engine<C> {
         }
     }
 
+    /// Hangs up on all, and waits until they are closed, for some seconds at most. A ring that is
+    /// dropped with many connections occupies the kernel much longer, and with it everybody else.
+    pub(crate) fn hang_up_all(&mut self) {
+        let end_ns = self.clock.now_ns() + HANG_UP.as_nanos() as u64;
+        loop {
+            let all = 0..self.conns.len();
+            all.for_each(|index| self.hang_up(index));
+            let now_ns = self.clock.now_ns();
+            if now_ns >= end_ns || self.conns.iter().all(Option::is_none) {
+                return;
+            }
+            self.turn(&mut Unheard, end_ns.min(now_ns + HANG_UP_TURN.as_nanos() as u64));
+            self.closed.clear();
+        }
+    }
+
     /// A connection that closed since the last call.
     pub(crate) fn next_closed(&mut self) -> Option<(usize, Closed)> {
         self.closed.pop()
@@ -292,6 +308,17 @@ impl<C: Client> Engine<C> {
         self.owners[slot.index as usize] as usize
     }
 }
+
+/// Nobody cares any more what comes.
+struct Unheard;
+
+impl<C: Client> Handler<C> for Unheard {
+    fn on_event(&mut self, _: usize, _: Event<'_>, _: &mut Port<'_, C>) {}
+}
+
+/// How long a ring may take to close its connections, and how long one turn of that.
+const HANG_UP: Duration = Duration::from_secs(30);
+const HANG_UP_TURN: Duration = Duration::from_millis(50);
 
 /// From 1 us to 60 s with three digits.
 pub(crate) fn histogram() -> Histogram<u64> {

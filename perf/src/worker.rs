@@ -98,9 +98,11 @@ pub(crate) fn run<C: Client, P: Part<C>>(job: Job, mut part: P) {
         Ok(engine) => turn_until_stopped(&job, engine, &mut part),
         Err(error) => Err(Abort(error.to_string())),
     };
-    // A coordinator that has given up is gone, and nobody misses the note. The engine ends after
-    // it: that takes a while with many connections.
+    // A coordinator that has given up is gone, and nobody misses the note.
     let _ = job.notes.send(Note::Done(outcome, part.conclude()));
+    if let Ok(engine) = &mut engine {
+        engine.hang_up_all();
+    }
 }
 
 fn turn_until_stopped<C: Client, P: Part<C>>(

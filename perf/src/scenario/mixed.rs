@@ -136,7 +136,8 @@ impl Blend {
             phases.push(pushed.measured(prefix));
             let drain = Step::Drain { arrivals: true };
             let patience = Until::ReachedWithin(setup.patience);
-            phases.push(Phase::new("drain", drain, patience).quiet());
+            let drained = Phase::new("drain", drain, patience).quiet();
+            phases.push(drained.mark(format!("loaded{suffix}")));
             if round < self.rounds {
                 phases.push(Phase::new("leave", Step::Leave, Until::Reached));
                 let gone = Phase::new("gone", Step::Hold, elapsed(self.settle_s)).quiet();

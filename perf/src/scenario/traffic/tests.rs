@@ -177,9 +177,8 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
     let endpoint = Endpoint { address, host: String::new(), path: String::new(), tls: false };
     let dialer = Dialer::new(endpoint, &[]).expect("plain");
     let mut report = Report::default();
-    let outcome = std::thread::scope(|scope| {
-        run::<Mqtt, _>(scope, &setup, division, &dialer, &mut report)
-    });
+    let outcome =
+        std::thread::scope(|scope| run::<Mqtt, _>(scope, &setup, division, &dialer, &mut report));
     (outcome, report)
 }
 
