@@ -3,7 +3,7 @@
 # fresh server for every run, the servers in turn within each round. Prints one table of medians,
 # then the required ratios (design, section 8). See perf/README.md.
 #
-#   perf/rivals.sh                            everything, three rounds: about twenty minutes
+#   perf/rivals.sh                            everything, three rounds: about twenty-five minutes
 #   ROUNDS=1 DURATION=3 perf/rivals.sh        a first look
 #   ONLY="pairs idle" perf/rivals.sh          some parts of it; their names are in PARTS below
 #
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=perf/common.sh
 . perf/common.sh
 
-PARTS="pairs wss epoll fanout unacked connect idle open half shards offline"
+PARTS="pairs wss epoll fanout unacked connect idle open half shards offline overload"
 ONLY=${ONLY:-$PARTS}
 ROUNDS=${ROUNDS:-3}
 DURATION=${DURATION:-10}
@@ -185,6 +185,23 @@ shards() {
     done
 }
 
+# Something else wants the server's core, too, and gets half of it: then the load tool can offer
+# twice of what the server can do. Before and after the flood a quarter of it is offered.
+overload() {
+    local peak steps
+    taskset -c "$SERVER_CORE" sh -c 'while :; do :; done' &
+    started[hog]=$!
+    gateway overload-peak ringpost "" "$ws" pairs --pairs "$PAIRS" --depth 16
+    peak=$(awk -F'\t' -v round="$round" '$1 == "overload-peak" && $3 == round &&
+        $4 == "acked_per_s" { printf "%d", $5 }' "$known")
+    if [ -n "$peak" ]; then
+        steps=5x$((peak / 4)),8x$((peak * 2)),5x$((peak / 4)),5x$((peak / 4))
+        gateway overload ringpost "" "$ws" pairs --pairs "$PAIRS" --depth 16 --steps "$steps" \
+            --late-ms 200
+    fi
+    stop hog
+}
+
 one_round() {
     # half needs the throughput, wss and epoll something to compare with.
     if wants pairs || wants half || wants wss || wants epoll; then pairs 1; fi
@@ -204,6 +221,7 @@ one_round() {
     if wants offline; then
         gateway offline ringpost "" "$ws" offline --pairs "$PAIRS" --depth 16 --warm-up 0
     fi
+    if wants overload; then overload; fi
 }
 
 # The median of all rounds; nothing if there is no good run.
@@ -251,6 +269,12 @@ requirements() {
     offline_row
     ratio "open loop at half of its own D = 1 rate, p90, x" latency_p90_us \
         half ringpost half mosquitto 1.0
+    row "acknowledged of twice the capacity offered / peak" "$(quotient \
+        "$(median overload ringpost step2_acked_per_s)" \
+        "$(median overload-peak ringpost acked_per_s)")" at-least 0.8
+    row "  p90 of its acknowledgements 5 s after / before" "$(quotient \
+        "$(median overload ringpost step4_ack_p90_us)" \
+        "$(median overload ringpost step1_ack_p90_us)")" at-most 2
 }
 
 check() {
