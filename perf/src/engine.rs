@@ -317,7 +317,7 @@ impl<C: Client> Handler<C> for Unheard {
 }
 
 /// How long a ring may take to close its connections, and how long one turn of that.
-const HANG_UP: Duration = Duration::from_secs(30);
+const HANG_UP: Duration = Duration::from_secs(120);
 const HANG_UP_TURN: Duration = Duration::from_millis(50);
 
 /// From 1 us to 60 s with three digits.
