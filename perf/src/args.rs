@@ -416,7 +416,7 @@ fn step(text: &str) -> Result<(Duration, f64), String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
-    if (0.01..=1e9).contains(&rate) { Ok(rate) } else { Err("from 0.01 to 1e9 per second".into()) }
+    if (0.01..=1e7).contains(&rate) { Ok(rate) } else { Err("from 0.01 to 1e7 per second".into()) }
 }
 
 /// Messages in flight per sender in an open loop: far more than a server that keeps up needs.

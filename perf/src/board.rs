@@ -35,9 +35,9 @@ impl Counts {
         Self { connected, logins, sent, acked, delivered, due, arrived, pings }
     }
 
-    /// Changes whenever anything has happened.
+    /// Changes whenever the server has done anything: what is sent depends on us alone.
     pub(crate) fn progress(self) -> [u64; Self::FIELDS] {
-        self.to_array()
+        Self { sent: 0, due: 0, ..self }.to_array()
     }
 }
 

@@ -87,8 +87,18 @@ pub(crate) enum Event<'a> {
     Ready,
     /// The server has the message of that slot; `seq` where the acknowledgement tells it.
     Acked { slot: u16, seq: Option<u64> },
-    /// A message; `id` is (sender, sequence) where the message's id tells them.
-    Delivered { payload: Cow<'a, [u8]>, id: Option<(u32, u64)> },
+    /// A message.
+    Delivered(Arrival<'a>),
+}
+
+/// A message as it arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Arrival<'a> {
+    pub payload: Cow<'a, [u8]>,
+    /// (sender, sequence) where the message's id tells them.
+    pub id: Option<(u32, u64)>,
+    /// Where the server says what it was sent to: a group, or (`Some(None)`) the user himself.
+    pub label: Option<Option<u32>>,
 }
 
 impl Event<'_> {
@@ -99,8 +109,9 @@ impl Event<'_> {
             Self::Pinged => Event::Pinged,
             Self::Ready => Event::Ready,
             Self::Acked { slot, seq } => Event::Acked { slot, seq },
-            Self::Delivered { payload, id } => {
-                Event::Delivered { payload: Cow::Owned(payload.into_owned()), id }
+            Self::Delivered(Arrival { payload, id, label }) => {
+                let payload = Cow::Owned(payload.into_owned());
+                Event::Delivered(Arrival { payload, id, label })
             }
         }
     }

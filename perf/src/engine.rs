@@ -270,7 +270,7 @@ impl<C: Client> Engine<C> {
 
     fn flush(&mut self) {
         for index in self.dirty.drain(..) {
-            let Some(conn) = &mut self.conns[index] else { return };
+            let Some(conn) = &mut self.conns[index] else { continue };
             conn.dirty = false;
             let State::Live(slot) = conn.state else { continue };
             if !conn.sending && !conn.out.is_empty() {

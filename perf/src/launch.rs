@@ -11,7 +11,7 @@ use crate::run::{Division, run};
 use crate::scenario::connect::{self, Connect};
 use crate::scenario::crowd::{self, Crowd, Plan};
 use crate::scenario::mixed::Blend;
-use crate::scenario::traffic::{self, Conversation, Shape, Traffic};
+use crate::scenario::traffic::{self, Conversation, Placement, Shape, Traffic};
 use crate::scenario::{Abort, Setup};
 use shards::io::probe;
 use shards::io::sys;
@@ -32,6 +32,10 @@ pub(crate) fn launch<'scope, C: Client>(
     let dialer = Dialer::new(load.endpoint().map_err(Abort)?, load.bind_addrs())?;
     match scenario {
         Scenario::Pairs(args) => {
+            if args.placement == Placement::CrossShard && args.shards < 2 {
+                let why = "--placement cross-shard needs --shards, the server's number of them";
+                return Err(Abort(why.into()));
+            }
             let count = args.pairs as usize;
             let pairs = traffic::pairs(setup.first_user, count, args.placement, args.shards);
             let phases = traffic::phases(&setup, &args.messages.profile(load), false);

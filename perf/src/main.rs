@@ -13,6 +13,7 @@ mod engine;
 mod html;
 mod launch;
 mod manifest;
+mod measure;
 mod merge;
 mod pace;
 mod phase;

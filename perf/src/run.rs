@@ -14,9 +14,10 @@ use crate::report::Report;
 use crate::sample::{Sample, Sampler};
 use crate::scenario::exchange::Ledger;
 use crate::scenario::{Abort, SECOND, Setup};
-use crate::worker::{self, Histograms, Interval, Job, Note, Outcome, Part};
+use crate::worker::{self, Interval, Job, Note, Outcome, Part};
 use hdrhistogram::Histogram;
 use meter::Meter;
+use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -59,6 +60,8 @@ pub(crate) fn run<'scope, C: Client, P: Part<C> + Send + 'scope>(
         // Those that run already wait for a phase.
         spawned.inspect_err(|_| board.enter(STOP))?;
     }
+    // The workers have theirs: once all have ended, there is nothing more to hear.
+    drop(sender);
     let progress = Progress::new(&report.shape);
     let interval = Interval::new();
     let mut run = Coordinator {
@@ -71,7 +74,7 @@ pub(crate) fn run<'scope, C: Client, P: Part<C> + Send + 'scope>(
         sampler: Some(sampler),
         progress,
         interval,
-        measured: Vec::new(),
+        cores: cores(workers),
         done: Vec::new(),
         child: None,
         report,
@@ -92,8 +95,8 @@ struct Coordinator<'a> {
     progress: Progress,
     /// What arrived since the last sample.
     interval: Interval,
-    /// Histograms of the measured phase that has just ended.
-    measured: Vec<Histograms>,
+    /// Processors that the workers can use.
+    cores: f64,
     done: Vec<(Result<(), Abort>, Outcome)>,
     child: Option<Child>,
     report: &'a mut Report,
@@ -101,20 +104,19 @@ struct Coordinator<'a> {
 
 impl Coordinator<'_> {
     fn carry_out(&mut self, phases: &[Phase]) -> Result<(), Abort> {
-        let mut before: Option<(&Phase, Meter)> = None;
         for (index, phase) in phases.iter().enumerate() {
             self.begin(index, phase)?;
-            self.settle(before.take())?;
-            let meter = Meter::start(self.sampler.as_ref(), self.now_s(), self.board.counts())?;
+            let meter = Meter::start(self.sampler.as_ref(), self.now_s(), self.board.counts());
             self.wait(index, phase)?;
-            let meter = meter.stop(self.sampler.as_ref(), self.now_s(), self.board.counts())?;
+            let meter = meter.stop(self.sampler.as_ref(), self.now_s(), self.board.counts());
             if let Some(mark) = &phase.mark {
                 meter.mark(mark, self.report);
             }
-            before = Some((phase, meter));
+            if let Some(prefix) = &phase.measured {
+                meter.report(prefix, &phase.step, self.cores, self.report);
+            }
         }
-        self.board.enter(STOP);
-        self.settle(before)
+        Ok(())
     }
 
     fn begin(&mut self, index: usize, phase: &Phase) -> Result<(), Abort> {
@@ -128,25 +130,6 @@ impl Coordinator<'_> {
             let child = Command::new("sh").arg("-c").arg(command).spawn();
             self.child = Some(child.map_err(|error| Abort(format!("{command}: {error}")))?);
         }
-        Ok(())
-    }
-
-    /// Waits for the workers' histograms of a measured phase that is over, and reports it.
-    fn settle(&mut self, ended: Option<(&Phase, Meter)>) -> Result<(), Abort> {
-        let Some((phase, meter)) = ended else { return Ok(()) };
-        let Some(prefix) = &phase.measured else { return Ok(()) };
-        while self.measured.len() < self.workers {
-            self.hear(self.setup.patience)?;
-        }
-        meter.report(prefix, &phase.step, self.report);
-        for name in ["latency", "ack", "login"] {
-            let mut sum = histogram();
-            for part in self.measured.iter().filter_map(|part| part.get(name)) {
-                add(&mut sum, part);
-            }
-            self.report.percentiles(&format!("{prefix}{name}"), &sum);
-        }
-        self.measured.clear();
         Ok(())
     }
 
@@ -193,7 +176,6 @@ impl Coordinator<'_> {
                 add(&mut self.interval.latency, &interval.latency);
                 add(&mut self.interval.ack, &interval.ack);
             }
-            Ok(Note::Measured(histograms)) => self.measured.push(histograms),
             Ok(Note::Done(result, outcome)) => {
                 let failed = result.as_ref().err().map(|Abort(why)| Abort(why.clone()));
                 self.done.push((result, outcome));
@@ -260,12 +242,8 @@ impl Coordinator<'_> {
             return Err(Abort("not all workers have told what they saw".to_owned()));
         }
         self.progress.finish();
-        if let Some(mut child) = self.child.take() {
-            let status = child.wait()?;
-            if !status.success() {
-                self.report.notes.push(format!("the command ended with {status}"));
-            }
-        }
+        self.await_command()?;
+        self.percentiles();
         let counts = self.board.counts();
         let mut ledgers = Vec::new();
         let (mut failed_logins, mut lost_connections) = (0, 0);
@@ -275,13 +253,11 @@ impl Coordinator<'_> {
             lost_connections += outcome.lost_connections;
             ledgers.push(std::mem::take(&mut outcome.ledger));
         }
-        for (count, what) in [
-            (failed_logins, "logins failed and were tried again"),
-            (lost_connections, "connections were lost and came back"),
-        ] {
-            if count > 0 {
-                self.report.notes.push(format!("{count} {what}"));
-            }
+        if failed_logins > 0 {
+            self.report.notes.push(format!("{failed_logins} logins failed and were tried again"));
+        }
+        if lost_connections > 0 {
+            self.report.failures.push(format!("{lost_connections} connections were lost"));
         }
         self.report.figure("pings_answered", counts.pings as f64);
         if outcome.is_ok() {
@@ -296,6 +272,41 @@ impl Coordinator<'_> {
             self.report.tally.unacked = 0;
         }
         outcome
+    }
+
+    /// The percentiles of every measured phase, of all workers together.
+    fn percentiles(&mut self) {
+        let mut sums: BTreeMap<String, Histogram<u64>> = BTreeMap::new();
+        for (_, outcome) in &mut self.done {
+            for (prefix, histograms) in outcome.measured.drain(..) {
+                for (what, part) in histograms {
+                    add(sums.entry(format!("{prefix}{what}")).or_insert_with(histogram), &part);
+                }
+            }
+        }
+        for (what, sum) in &sums {
+            self.report.percentiles(what, sum);
+        }
+    }
+
+    /// The command of an outage has had its time. One that still runs (a server in the foreground)
+    /// is left alone.
+    fn await_command(&mut self) -> Result<(), Abort> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let end_s = self.now_s() + COMMAND.as_secs_f64();
+        loop {
+            let note = match child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => format!("the command ended with {status}"),
+                None if self.now_s() >= end_s => "the command still runs, and is left alone".into(),
+                None => {
+                    thread::sleep(TICK);
+                    continue;
+                }
+            };
+            self.report.notes.push(note);
+            return Ok(());
+        }
     }
 
     fn now_s(&self) -> f64 {
@@ -342,6 +353,13 @@ fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     sum.add(part).expect("all have the same bounds");
 }
 
+/// Each worker can use one processor, if there are so many that the process may run on.
+fn cores(workers: usize) -> f64 {
+    thread::available_parallelism().map_or(1, usize::from).min(workers) as f64
+}
+
+/// How long a command of `storm` may take after everybody is back.
+const COMMAND: Duration = Duration::from_secs(5);
 /// How long workers may take to add up what they have seen.
 const LAST_WORDS: Duration = Duration::from_secs(60);
 /// How long the coordinator sleeps at most.

@@ -18,7 +18,7 @@ use std::sync::mpsc::Sender;
 
 /// One worker's share of a scenario.
 pub(crate) trait Part<C: Client>: Handler<C> {
-    /// A phase begins. If it is measured, what was measured before is forgotten.
+    /// A phase begins.
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort>;
 
     /// Does what is due and says by when it wants to be called again, in nanoseconds of the run.
@@ -33,13 +33,11 @@ pub(crate) trait Part<C: Client>: Handler<C> {
     /// What was measured since the last call, for the time series.
     fn interval(&mut self) -> Interval;
 
-    /// What was measured since the last measured phase began, in nanoseconds, by name.
-    fn histograms(&self, engine: &Engine<C>) -> Histograms;
-
     /// The end, after the last phase or an abort.
-    fn conclude(self) -> Outcome;
+    fn conclude(self, engine: &mut Engine<C>) -> Outcome;
 }
 
+/// In nanoseconds, by what they tell: `latency`, `ack`, `login`.
 pub(crate) type Histograms = BTreeMap<&'static str, Histogram<u64>>;
 
 /// Of the messages of about a second, in nanoseconds.
@@ -67,14 +65,14 @@ pub(crate) struct Outcome {
     /// Logins that failed, and connections that were lost, and were tried again.
     pub failed_logins: u64,
     pub lost_connections: u64,
+    /// By the prefix of their phases' figures.
+    pub measured: Vec<(String, Histograms)>,
 }
 
 /// What a worker tells the coordinator.
 #[derive(Debug)]
 pub(crate) enum Note {
     Interval(Interval),
-    /// A measured phase is over.
-    Measured(Histograms),
     /// The thread's last word.
     Done(Result<(), Abort>, Outcome),
 }
@@ -93,16 +91,18 @@ pub(crate) struct Job {
 
 /// Runs `part` to its end. The coordinator hears everything through the job's channel.
 pub(crate) fn run<C: Client, P: Part<C>>(job: Job, mut part: P) {
-    let mut engine = Engine::new(job.dialer.clone(), job.clock, job.slots);
-    let outcome = match &mut engine {
-        Ok(engine) => turn_until_stopped(&job, engine, &mut part),
-        Err(error) => Err(Abort(error.to_string())),
+    let mut engine = match Engine::new(job.dialer.clone(), job.clock, job.slots) {
+        Ok(engine) => engine,
+        Err(error) => {
+            let why = Abort(error.to_string());
+            let _ = job.notes.send(Note::Done(Err(why), Outcome::default()));
+            return;
+        }
     };
+    let outcome = turn_until_stopped(&job, &mut engine, &mut part);
     // A coordinator that has given up is gone, and nobody misses the note.
-    let _ = job.notes.send(Note::Done(outcome, part.conclude()));
-    if let Ok(engine) = &mut engine {
-        engine.hang_up_all();
-    }
+    let _ = job.notes.send(Note::Done(outcome, part.conclude(&mut engine)));
+    engine.hang_up_all();
 }
 
 fn turn_until_stopped<C: Client, P: Part<C>>(
@@ -116,9 +116,6 @@ fn turn_until_stopped<C: Client, P: Part<C>>(
     loop {
         let phase = job.board.phase();
         if current != Some(phase) {
-            if current.is_some_and(|past| job.phases[past].measured.is_some()) {
-                let _ = job.notes.send(Note::Measured(part.histograms(engine)));
-            }
             if phase == STOP {
                 return Ok(());
             }

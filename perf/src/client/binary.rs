@@ -4,7 +4,7 @@
 //! them), counting.
 
 use super::message_id::Key;
-use super::{Client, Endpoint, Event, Login, Parsed, Refused, Target};
+use super::{Arrival, Client, Endpoint, Event, Login, Parsed, Refused, Target};
 use codec::binary::client::{self as packet, ServerPacket, Tail};
 use codec::error::Decoded;
 use codec::ws::handshake::client::{parse_response, write_request};
@@ -119,9 +119,9 @@ impl Binary {
                     .ok_or(Refused::Malformed("an acknowledgement of somebody else's message"))?;
                 Ok(Event::Acked { slot: key.slot, seq: Some(key.seq) })
             }
-            ServerPacket::Push { id, body } => self.pushed(PublishKind::User, id, body, out),
-            ServerPacket::GroupPush { id, body, .. } => {
-                self.pushed(PublishKind::Group, id, body, out)
+            ServerPacket::Push { id, body } => self.pushed(None, id, body, out),
+            ServerPacket::GroupPush { id, group, body } => {
+                self.pushed(Some(group.0), id, body, out)
             }
             ServerPacket::Ping => {
                 self.send(1, out, packet::ping_resp);
@@ -134,16 +134,18 @@ impl Binary {
 
     fn pushed<'a>(
         &mut self,
-        kind: PublishKind,
+        group: Option<u32>,
         id: MessageId,
         body: &'a [u8],
         out: &mut Vec<u8>,
     ) -> Result<Event<'a>, Refused> {
+        let kind = if group.is_some() { PublishKind::Group } else { PublishKind::User };
         let key = Key::decode(&id).ok_or(Refused::Malformed("a message id of nobody"))?;
         if self.login.qos > 0 {
             self.send(ACK, out, |out| packet::ack(kind, &id, out));
         }
-        Ok(Event::Delivered { payload: Cow::Borrowed(body), id: Some((key.sender, key.seq)) })
+        let id = Some((key.sender, key.seq));
+        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(body), id, label: Some(group) }))
     }
 
     fn key(&mut self) -> [u8; 4] {
@@ -266,7 +268,7 @@ mod tests {
             let (mut first, mut second) = (whole[..split].to_vec(), whole[split..].to_vec());
             for part in [&mut first, &mut second] {
                 let (_, event) = client.next(part, &mut out).expect("right").expect("consumed");
-                if let Event::Delivered { payload, id } = event {
+                if let Event::Delivered(Arrival { payload, id, .. }) = event {
                     assert_eq!((&payload[..], id), (&b"hello"[..], Some((41, 5))));
                     delivered += 1;
                 }
@@ -284,7 +286,7 @@ mod tests {
         let id = Key { run: 7, sender: 41, slot: 0, seq: 5 }.encode();
         let mut push = frame(&[&[3], id.as_bytes(), &[0, 5], b"hello"].concat());
         let (_, event) = client.next(&mut push, &mut out).expect("right").expect("consumed");
-        assert!(matches!(event, Event::Delivered { .. }));
+        assert!(matches!(event, Event::Delivered(_)));
         assert!(out.is_empty());
     }
 

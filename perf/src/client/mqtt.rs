@@ -6,7 +6,7 @@
 //!
 //! User `n` receives on topic `u/n`, group `g` on `g/<g>`. A packet id is the in-flight slot + 1.
 
-use super::{Client, Endpoint, Event, Login, Parsed, Refused, Target};
+use super::{Arrival, Client, Endpoint, Event, Login, Parsed, Refused, Target};
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -115,7 +115,12 @@ impl Mqtt {
         const SHORT: Refused = Refused::Malformed("short PUBLISH");
         let (length, rest) = body.split_first_chunk().ok_or(SHORT)?;
         let topic = usize::from(u16::from_be_bytes(*length));
-        let rest = rest.get(topic..).ok_or(SHORT)?;
+        let (topic, rest) = rest.split_at_checked(topic).ok_or(SHORT)?;
+        let group = topic.strip_prefix(b"g/").map(|number| {
+            let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+            number.ok_or(Refused::Malformed("a topic that nobody subscribed to"))
+        });
+        let label = Some(group.transpose()?);
         let payload = if qos == 0 {
             rest
         } else {
@@ -123,7 +128,7 @@ impl Mqtt {
             out.extend_from_slice(&[PUBACK, 2, id[0], id[1]]);
             payload
         };
-        Ok(Event::Delivered { payload: Cow::Borrowed(payload), id: None })
+        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(payload), id: None, label }))
     }
 }
 
@@ -232,7 +237,8 @@ mod tests {
                 assert_eq!(client.next(&mut part, &mut Vec::new()), Ok(None));
             }
             let (total, mut out) = (wire.len(), Vec::new());
-            let event = Event::Delivered { payload: Cow::Borrowed(&payload[..]), id: None };
+            let payload = Cow::Borrowed(&payload[..]);
+            let event = Event::Delivered(Arrival { payload, id: None, label: Some(None) });
             assert_eq!(client.next(&mut wire, &mut out), Ok(Some((total, event))));
             let ack: &[u8] = if qos == 1 { &[0x40, 2, 0, 5] } else { &[] };
             assert_eq!(out, ack);

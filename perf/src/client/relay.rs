@@ -9,7 +9,7 @@
 //! Big-endian. Odd number n is paired with n + 1: whatever one says, the other hears. A message
 //! (kind 0) is answered by an acknowledgement (kind 1, no payload) through the same relay.
 
-use super::{Client, Endpoint, Event, Login, Parsed, Refused, Target};
+use super::{Arrival, Client, Endpoint, Event, Login, Parsed, Refused, Target};
 use std::borrow::Cow;
 
 /// One end of a pair.
@@ -56,7 +56,8 @@ impl Client for Relay {
             (MESSAGE, _) => {
                 push_head(ACK, slot, seq, 0, out);
                 let id = Some((partner(self.user), seq));
-                Event::Delivered { payload: Cow::Borrowed(payload), id }
+                let payload = Cow::Borrowed(payload);
+                Event::Delivered(Arrival { payload, id, label: None })
             }
             (ACK, true) => Event::Acked { slot, seq: Some(seq) },
             (ACK, false) => return Err(Refused::Malformed("an acknowledgement with a payload")),
@@ -115,7 +116,8 @@ mod tests {
             assert_eq!(client(4).next(&mut part, &mut Vec::new()), Ok(None));
         }
         let (total, mut ack) = (wire.len(), Vec::new());
-        let event = Event::Delivered { payload: Cow::Borrowed(&payload[..]), id: Some((3, 6)) };
+        let payload = Cow::Borrowed(&payload[..]);
+        let event = Event::Delivered(Arrival { payload, id: Some((3, 6)), label: None });
         assert_eq!(client(4).next(&mut wire, &mut ack), Ok(Some((total, event))));
         let event = Event::Acked { slot: 5, seq: Some(6) };
         assert_eq!(client(3).next(&mut ack, &mut Vec::new()), Ok(Some((LENGTH + HEAD, event))));

@@ -6,7 +6,6 @@ use crate::board::Counts;
 use crate::phase::Step;
 use crate::report::Report;
 use crate::sample::{Reading, Sampler};
-use std::io;
 
 /// The readings at the beginning of a phase, and at its end.
 #[derive(Debug)]
@@ -23,30 +22,26 @@ struct Point {
 }
 
 impl Point {
-    fn take(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> io::Result<Self> {
+    fn take(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
         // A server that is gone is noted by the time series.
         let reading = sampler.and_then(|sampler| sampler.sample().ok());
-        Ok(Self { at_s, counts, reading })
+        Self { at_s, counts, reading }
     }
 }
 
 impl Meter {
-    pub(super) fn start(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> io::Result<Self> {
-        let start = Point::take(sampler, at_s, counts)?;
-        Ok(Self { start, end: start })
+    pub(super) fn start(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
+        let start = Point::take(sampler, at_s, counts);
+        Self { start, end: start }
     }
 
-    pub(super) fn stop(
-        self,
-        sampler: Option<&Sampler>,
-        at_s: f64,
-        counts: Counts,
-    ) -> io::Result<Self> {
-        Ok(Self { end: Point::take(sampler, at_s, counts)?, ..self })
+    pub(super) fn stop(self, sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
+        Self { end: Point::take(sampler, at_s, counts), ..self }
     }
 
-    /// Adds the phase's figures: per delivery where there is traffic, per login elsewhere.
-    pub(super) fn report(&self, prefix: &str, step: &Step, report: &mut Report) {
+    /// Adds the phase's figures: per delivery where there is traffic, per login elsewhere. The load
+    /// tool can use `cores` processors.
+    pub(super) fn report(&self, prefix: &str, step: &Step, cores: f64, report: &mut Report) {
         let seconds = self.end.at_s - self.start.at_s;
         let count = |of: fn(Counts) -> u64| (of(self.end.counts) - of(self.start.counts)) as f64;
         let items = match step {
@@ -61,7 +56,7 @@ impl Meter {
         report.figure(&format!("{prefix}window_s"), seconds);
         report.figure(&format!("{prefix}rate_per_s"), items / seconds);
         let (Some(start), Some(end)) = (self.start.reading, self.end.reading) else { return };
-        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds;
+        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds / cores;
         report.figure(&format!("{prefix}load_busy_percent"), busy * 100.0);
         if busy >= MAX_BUSY {
             report.notes.push(format!(
@@ -129,7 +124,7 @@ fn slope(name: &str, report: &mut Report) {
     }
 }
 
-/// From this share of one core on, the client may be what limits the rate.
+/// From this share of its processors on, the client may be what limits the rate.
 const MAX_BUSY: f64 = 0.85;
 /// 100 ticks: an error of about a per cent.
 const MIN_CPU_S: f64 = 1.0;

@@ -6,8 +6,9 @@ use super::{Abort, Setup};
 use crate::board::Counts;
 use crate::client::{Client, Event};
 use crate::engine::{Closed, Engine, Handler, Port};
+use crate::measure::Measures;
 use crate::phase::{Phase, Step, Until};
-use crate::worker::{Histograms, Interval, Outcome, Part};
+use crate::worker::{Interval, Outcome, Part};
 
 /// One worker's places: each has one login under way.
 #[derive(Debug)]
@@ -19,13 +20,15 @@ pub(crate) struct Connect {
     users: u32,
     next: u32,
     cycling: bool,
+    measures: Measures,
 }
 
 impl Connect {
     /// `places` logins at a time, of users from `first` on.
     pub(crate) fn new(setup: &Setup, first: u32, places: usize) -> Self {
         let users = places as u32 * USERS_PER_PLACE;
-        Self { setup: setup.clone(), places, first, users, next: 0, cycling: false }
+        let (setup, measures) = (setup.clone(), Measures::new());
+        Self { setup, places, first, users, next: 0, cycling: false, measures }
     }
 
     fn open<C: Client>(&mut self, engine: &mut Engine<C>, place: usize) -> Result<(), Abort> {
@@ -45,9 +48,7 @@ impl<C: Client> Handler<C> for Connect {
 
 impl<C: Client> Part<C> for Connect {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
-        if phase.measured.is_some() {
-            engine.login_ns.reset();
-        }
+        self.measures.enter(phase, engine.clock.now_ns(), &mut engine.login_ns);
         if !self.cycling && phase.step == Step::Cycle {
             for place in 0..self.places {
                 self.open(engine, place)?;
@@ -77,15 +78,12 @@ impl<C: Client> Part<C> for Connect {
     }
 
     fn interval(&mut self) -> Interval {
-        Interval::new()
+        self.measures.take_interval()
     }
 
-    fn histograms(&self, engine: &Engine<C>) -> Histograms {
-        [("login", engine.login_ns.clone())].into()
-    }
-
-    fn conclude(self) -> Outcome {
-        Outcome::default()
+    fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
+        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
+        Outcome { measured: self.measures.conclude(), ..Outcome::default() }
     }
 }
 

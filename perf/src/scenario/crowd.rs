@@ -8,13 +8,12 @@ use super::ramp::Ramp;
 use super::{Abort, Setup};
 use crate::board::Counts;
 use crate::client::{Client, Event, Target};
-use crate::engine::{Engine, Handler, Port, histogram};
+use crate::engine::{Engine, Handler, Port};
+use crate::measure::Measures;
 use crate::pace::Pace;
 use crate::phase::{Phase, Step, Until, Who};
-use crate::worker::{Histograms, Interval, Outcome, Part};
-use hdrhistogram::Histogram;
+use crate::worker::{Interval, Outcome, Part};
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,9 +64,7 @@ pub(crate) struct Crowd {
     outage: bool,
     pings: u64,
     random: u64,
-    latency_ns: Histogram<u64>,
-    ack_ns: Histogram<u64>,
-    interval: Interval,
+    measures: Measures,
 }
 
 impl Crowd {
@@ -87,9 +84,7 @@ impl Crowd {
             outage: false,
             pings: 0,
             random: u64::from(first) << 32 | u64::from(setup.run) | 1,
-            latency_ns: histogram(),
-            ack_ns: histogram(),
-            interval: Interval::new(),
+            measures: Measures::new(),
             setup: setup.clone(),
             plan,
         }
@@ -170,13 +165,18 @@ impl Crowd {
         while self.churn.as_mut().is_some_and(|churn| churn.next_due(now_ns).is_some()) {
             let conn = self.random_conn();
             if self.ramp.is_online(conn) && self.exchange.is_quiet(self.user(conn)) {
+                self.ramp.leave(conn);
                 engine.with(conn, |port| port.close());
                 self.away.push_back((now_ns + AWAY.as_nanos() as u64, conn));
             }
         }
-        while self.away.front().is_some_and(|(back_ns, _)| *back_ns <= now_ns) {
-            let back = self.away.pop_front().map(|(_, conn)| conn);
-            self.ramp.add(back.into_iter(), now_ns);
+        while let Some((_, conn)) = self.away.pop_front_if(|(back_ns, _)| *back_ns <= now_ns) {
+            if self.ramp.is_offline(conn) {
+                self.ramp.add([conn].into_iter(), now_ns);
+            } else {
+                // His connection is not closed yet.
+                self.away.push_back((now_ns + AWAY.as_nanos() as u64, conn));
+            }
         }
     }
 
@@ -213,16 +213,12 @@ impl<C: Client> Handler<C> for Crowd {
             Event::Pinged => self.pings += 1,
             Event::Acked { slot, seq } => {
                 if let Some(due_ns) = self.exchange.acked(user, slot, seq) {
-                    let took_ns = port.now_ns.saturating_sub(due_ns);
-                    self.ack_ns.saturating_record(took_ns);
-                    self.interval.ack.saturating_record(took_ns);
+                    self.measures.acked(due_ns, port.now_ns);
                 }
             }
-            Event::Delivered { payload, id } => {
-                if let Some(due_ns) = self.exchange.delivered(user, &payload, id) {
-                    let took_ns = port.now_ns.saturating_sub(due_ns);
-                    self.latency_ns.saturating_record(took_ns);
-                    self.interval.latency.saturating_record(took_ns);
+            Event::Delivered(arrival) => {
+                if let Some(due_ns) = self.exchange.delivered(user, &arrival) {
+                    self.measures.arrived(due_ns, port.now_ns);
                 }
             }
             Event::Nothing => {}
@@ -232,12 +228,8 @@ impl<C: Client> Handler<C> for Crowd {
 
 impl<C: Client> Part<C> for Crowd {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
-        if phase.measured.is_some() {
-            self.latency_ns.reset();
-            self.ack_ns.reset();
-            engine.login_ns.reset();
-        }
         let now_ns = engine.clock.now_ns();
+        self.measures.enter(phase, now_ns, &mut engine.login_ns);
         self.step = phase.step.clone();
         self.ramp.stubborn = phase.stubborn;
         self.ramp.leaving = phase.step == Step::Leave;
@@ -252,8 +244,9 @@ impl<C: Client> Part<C> for Crowd {
             Step::Load { .. } if self.paces.is_empty() => self.start_load(now_ns),
             Step::Drain { .. } => {
                 self.end_load();
-                let away = mem::take(&mut self.away);
-                self.ramp.add(away.into_iter().map(|(_, conn)| conn), now_ns);
+                for (back_ns, _) in &mut self.away {
+                    *back_ns = now_ns;
+                }
             }
             Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
             _ => {}
@@ -277,10 +270,12 @@ impl<C: Client> Part<C> for Crowd {
         Ok(paces.map(Pace::due_ns).fold(next_ns.min(back_ns), u64::min))
     }
 
-    fn reached(&self, engine: &Engine<C>) -> bool {
+    fn reached(&self, _engine: &Engine<C>) -> bool {
         match self.step {
-            Step::Drain { .. } => self.exchange.all_acked() && self.ramp.is_done(),
-            Step::Leave => engine.connected == 0,
+            Step::Drain { .. } => {
+                self.exchange.all_acked() && self.away.is_empty() && self.ramp.is_done()
+            }
+            Step::Leave => self.ramp.online() == 0,
             Step::Outage => self.lost >= self.ramp.len() && self.ramp.is_done(),
             _ => self.ramp.is_done(),
         }
@@ -293,22 +288,19 @@ impl<C: Client> Part<C> for Crowd {
     }
 
     fn interval(&mut self) -> Interval {
-        mem::replace(&mut self.interval, Interval::new())
+        self.measures.take_interval()
     }
 
-    fn histograms(&self, engine: &Engine<C>) -> Histograms {
-        [
-            ("latency", self.latency_ns.clone()),
-            ("ack", self.ack_ns.clone()),
-            ("login", engine.login_ns.clone()),
-        ]
-        .into()
-    }
-
-    fn conclude(self) -> Outcome {
+    fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
+        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
         let (tally, ledger) = self.exchange.conclude();
-        let lost = if self.outage { 0 } else { self.ramp.lost };
-        Outcome { tally, ledger, failed_logins: self.ramp.failed, lost_connections: lost }
+        Outcome {
+            tally,
+            ledger,
+            failed_logins: self.ramp.failed,
+            lost_connections: if self.outage { 0 } else { self.ramp.lost },
+            measured: self.measures.conclude(),
+        }
     }
 }
 

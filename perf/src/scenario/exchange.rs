@@ -4,7 +4,7 @@
 //! [`Ledger`]; ledgers of all workers together tell what is missing. Never: connections.
 
 use crate::check::{Stamp, Stream, Tally};
-use crate::client::Target;
+use crate::client::{Arrival, Target};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -131,26 +131,26 @@ impl Exchange {
     }
 
     /// A message arrived at `receiver`; the time it was due, if it was one of ours.
-    pub(crate) fn delivered(
-        &mut self,
-        receiver: u32,
-        payload: &[u8],
-        id: Option<(u32, u64)>,
-    ) -> Option<u64> {
-        let Some(stamp) = Stamp::read(payload) else {
+    pub(crate) fn delivered(&mut self, receiver: u32, arrival: &Arrival<'_>) -> Option<u64> {
+        let Some(stamp) = Stamp::read(&arrival.payload) else {
             self.tally.corrupted += 1;
             return None;
         };
-        if stamp.run != self.run {
-            self.tally.stale += 1;
-            return None;
-        }
-        if id.is_some_and(|id| id != (stamp.from, stamp.seq)) {
+        let is_ours = stamp.run == self.run;
+        if is_ours && arrival.id.is_some_and(|id| id != (stamp.from, stamp.seq)) {
             self.tally.corrupted += 1;
             return None;
         }
-        if !self.ledger.receivers(stamp.from, stamp.to).any(|user| user == receiver) {
+        let group = self.ledger.groups.iter().find(|group| group.id == stamp.to);
+        let is_labelled = arrival.label.is_none_or(|label| label == group.map(|group| group.id));
+        let is_his = self.ledger.receivers(stamp.from, stamp.to).any(|user| user == receiver);
+        if !is_labelled || !is_his {
             self.tally.misdelivered += 1;
+            return None;
+        }
+        if !is_ours {
+            // Stored before this run. What another process of this run sent is for its own users.
+            self.tally.stale += 1;
             return None;
         }
         let conversation = (stamp.from, stamp.to);
@@ -218,7 +218,9 @@ mod tests {
         for _ in 0..count {
             let Ready { slot, seq } = sender.prepare(1, to, 100, 5).expect("room");
             for &user in deliver(seq) {
-                receiver.delivered(user, sender.payload(), Some((1, seq)));
+                let payload = sender.payload().into();
+                let label = Some((to == Target::Group(1000)).then_some(1000));
+                receiver.delivered(user, &Arrival { payload, id: Some((1, seq)), label });
             }
             assert_eq!(sender.acked(1, slot, Some(seq)), Some(5));
         }
@@ -249,5 +251,17 @@ mod tests {
         assert_eq!(tally.misdelivered, 10);
         let (tally, _) = exchange(Target::Group(1000), 10, |_| &[1, 2, 3]);
         assert_eq!(tally.misdelivered, 10, "a sender gets no echo");
+    }
+
+    #[test]
+    fn what_another_run_sent_is_stale_only_where_it_belongs() {
+        let mut other = Exchange::new(8, Arc::new([]));
+        other.prepare(1, Target::User(2), 100, 5).expect("room");
+        let mut here = Exchange::new(9, Arc::new([]));
+        let arrival = |label| Arrival { payload: other.payload().into(), id: None, label };
+        for (receiver, label) in [(2, Some(None)), (2, None), (3, None), (2, Some(Some(7)))] {
+            assert_eq!(here.delivered(receiver, &arrival(label)), None);
+        }
+        assert_eq!((here.tally.stale, here.tally.misdelivered), (2, 2));
     }
 }

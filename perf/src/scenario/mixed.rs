@@ -81,6 +81,21 @@ impl Blend {
         if let Some(long) = payloads.into_iter().find(|&size| size > 32_767) {
             return Err(format!("payload {long}: at most 32767"));
         }
+        let rates = self.groups.iter().map(|group| group.rate_per_s);
+        let rates = rates.chain(self.direct.map(|direct| direct.rate_per_s));
+        let mut rates = rates.chain([self.churn_per_s]).chain(self.ramp_per_s);
+        if !rates.all(|rate| (0.0..=RATE_MAX).contains(&rate)) {
+            return Err(format!("rates per second: from 0 to {RATE_MAX}"));
+        }
+        if self.rounds == 0 {
+            return Err("rounds: at least 1".into());
+        }
+        let (shortest, longest) = (0.1, 86_400.0);
+        if !(shortest..=longest).contains(&self.seconds)
+            || !(0.0..=longest).contains(&self.settle_s)
+        {
+            return Err(format!("seconds: from {shortest} to {longest}; settle_s: up to that"));
+        }
         for group in &self.groups {
             if group.id < last {
                 return Err(format!("group id {}: above all users ({last})", group.id));
@@ -153,6 +168,9 @@ impl Blend {
         group + self.direct.map_or(0.0, |direct| direct.rate_per_s) > 0.0
     }
 }
+
+/// More than a ring can send.
+const RATE_MAX: f64 = 1e7;
 
 fn concurrency() -> u16 {
     256

@@ -16,6 +16,8 @@ enum State {
     Waiting,
     LoggingIn,
     Online,
+    /// He hangs up, and his connection is not closed yet.
+    Leaving,
 }
 
 /// The presence of one worker's connections.
@@ -27,6 +29,8 @@ pub(crate) struct Ramp {
     /// To be opened again when their time (in nanoseconds of the run) has come.
     retries: BinaryHeap<Reverse<(u64, u32)>>,
     logging_in: usize,
+    /// Online or leaving.
+    online: usize,
     concurrency: usize,
     pace: Option<Pace>,
     /// A login that fails, or a connection that is lost, is tried again instead of ending the run.
@@ -47,6 +51,7 @@ impl Ramp {
             waiting: VecDeque::new(),
             retries: BinaryHeap::new(),
             logging_in: 0,
+            online: 0,
             concurrency,
             pace: setup.ramp_per_s.map(|rate| Pace::new(rate * share)),
             stubborn: false,
@@ -78,6 +83,21 @@ impl Ramp {
         self.states[index] == State::Online
     }
 
+    pub(crate) fn is_offline(&self, index: usize) -> bool {
+        self.states[index] == State::Offline
+    }
+
+    /// Connections that are logged in, and have not been found closed.
+    pub(crate) fn online(&self) -> usize {
+        self.online
+    }
+
+    /// Somebody who is online is about to hang up.
+    pub(crate) fn leave(&mut self, index: usize) {
+        debug_assert_eq!(self.states[index], State::Online);
+        self.states[index] = State::Leaving;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.states.len()
     }
@@ -87,6 +107,7 @@ impl Ramp {
         if self.states[index] == State::LoggingIn {
             self.states[index] = State::Online;
             self.logging_in -= 1;
+            self.online += 1;
         }
     }
 
@@ -140,7 +161,8 @@ impl Ramp {
             self.logging_in -= 1;
         }
         let was_online = before == State::Online;
-        if self.leaving || matches!(why, Closed::Asked) {
+        self.online -= usize::from(was_online || before == State::Leaving);
+        if self.leaving || before == State::Leaving || matches!(why, Closed::Asked) {
             return Ok(was_online);
         }
         if self.stubborn && why.may_pass() {

@@ -15,13 +15,13 @@ use super::ramp::Ramp;
 use super::{Abort, Setup};
 use crate::board::Counts;
 use crate::check::{Stamp, Stream, Tally};
-use crate::client::{Client, Event};
-use crate::engine::{Engine, Handler, Port, histogram};
+use crate::client::{Arrival, Client, Event, Target};
+use crate::engine::{Engine, Handler, Port};
+use crate::measure::Measures;
 use crate::pace::Pace;
 use crate::phase::{Phase, Step, Who};
-use crate::worker::{Histograms, Interval, Outcome, Part};
+use crate::worker::{Interval, Outcome, Part};
 use flight::Sender;
-use hdrhistogram::Histogram;
 use std::mem;
 
 /// The shape of the load, the same for all conversations.
@@ -66,9 +66,7 @@ pub(crate) struct Traffic {
     /// First arrivals.
     arrived: u64,
     tally: Tally,
-    latency_ns: Histogram<u64>,
-    ack_ns: Histogram<u64>,
-    interval: Interval,
+    measures: Measures,
 }
 
 impl Traffic {
@@ -101,9 +99,7 @@ impl Traffic {
             wake: Vec::new(),
             arrived: 0,
             tally: Tally::default(),
-            latency_ns: histogram(),
-            ack_ns: histogram(),
-            interval: Interval::new(),
+            measures: Measures::new(),
         }
     }
 
@@ -124,10 +120,13 @@ impl Traffic {
             let sent_ns = if closed_loop {
                 port.now_ns
             } else {
-                match sender.next_late(port.now_ns, self.shape.late_max_ns, &mut self.tally) {
-                    Some(due_ns) => due_ns,
-                    None => return,
+                let Some(due_ns) = sender.late.pop_front() else { return };
+                if port.now_ns.saturating_sub(due_ns) > self.shape.late_max_ns {
+                    self.tally.unsent += 1;
+                    self.measures.given_up(due_ns, port.now_ns);
+                    continue;
                 }
+                due_ns
             };
             let due = if self.shape.await_arrival { self.shape.receivers as u32 } else { 0 };
             let (slot, seq) = sender.take_off(sent_ns, self.setup.acked, due);
@@ -163,20 +162,24 @@ impl Traffic {
             return false;
         };
         self.tally.acked += 1;
-        let took_ns = now_ns.saturating_sub(sent_ns);
-        self.ack_ns.saturating_record(took_ns);
-        self.interval.ack.saturating_record(took_ns);
+        self.measures.acked(sent_ns, now_ns);
         over
     }
 
     /// A message arrived at `conn`.
-    fn delivered(&mut self, conn: usize, payload: &[u8], id: Option<(u32, u64)>, now_ns: u64) {
+    fn delivered(&mut self, conn: usize, arrival: &Arrival<'_>, now_ns: u64) {
+        let Arrival { payload, id, label } = arrival;
+        let (payload, id, label) = (&payload[..], *id, *label);
         let Some(stamp) = Stamp::read(payload) else {
             self.tally.corrupted += 1;
             return;
         };
         if stamp.run != self.setup.run {
-            self.tally.stale += 1;
+            // Of another run: stored before this one, or of somebody else's users.
+            match self.is_addressee(conn, stamp.to) {
+                true => self.tally.stale += 1,
+                false => self.tally.misdelivered += 1,
+            }
             return;
         }
         if payload.len() != self.payload.len() || id.is_some_and(|id| id != (stamp.from, stamp.seq))
@@ -192,13 +195,16 @@ impl Traffic {
             self.tally.misdelivered += 1;
             return;
         };
-        if (stamp.from, stamp.to) != (sender.user, sender.to.number()) {
+        let group = match sender.to {
+            Target::User(_) => None,
+            Target::Group(group) => Some(group),
+        };
+        let is_labelled = label.is_none_or(|label| label == group);
+        if !is_labelled || (stamp.from, stamp.to) != (sender.user, sender.to.number()) {
             self.tally.misdelivered += 1;
             return;
         }
-        let took_ns = now_ns.saturating_sub(stamp.sent_ns);
-        self.latency_ns.saturating_record(took_ns);
-        self.interval.latency.saturating_record(took_ns);
+        self.measures.arrived(stamp.sent_ns, now_ns);
         if !stream.arrived(stamp.seq, &mut self.tally) {
             return;
         }
@@ -206,6 +212,17 @@ impl Traffic {
         if self.shape.await_arrival && sender.was_delivered(stamp.slot, stamp.seq) {
             self.wake.push(from);
         }
+    }
+
+    /// The connection's user is the user `to`, or a member of that group.
+    fn is_addressee(&self, conn: usize, to: u32) -> bool {
+        let group = 1 + self.shape.receivers;
+        let Conversation { from, to: target, first_receiver } = self.conversations[conn / group];
+        let user = match conn % group {
+            0 => from,
+            nth => first_receiver + nth as u32 - 1,
+        };
+        to == user || target == Target::Group(to)
     }
 
     fn all_acked(&self) -> bool {
@@ -234,7 +251,7 @@ impl<C: Client> Handler<C> for Traffic {
                     self.pump(conn, port);
                 }
             }
-            Event::Delivered { payload, id } => self.delivered(conn, &payload, id, port.now_ns),
+            Event::Delivered(arrival) => self.delivered(conn, &arrival, port.now_ns),
             Event::Ready => self.ramp.logged_in(conn),
             Event::Nothing | Event::Pinged => {}
         }
@@ -243,19 +260,16 @@ impl<C: Client> Handler<C> for Traffic {
 
 impl<C: Client> Part<C> for Traffic {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
-        if phase.measured.is_some() {
-            self.latency_ns.reset();
-            self.ack_ns.reset();
-            engine.login_ns.reset();
-        }
+        let now_ns = engine.clock.now_ns();
+        self.measures.enter(phase, now_ns, &mut engine.login_ns);
         self.step = phase.step.clone();
         let group = 1 + self.shape.receivers;
         match phase.step {
             Step::LogIn(Who::Senders) => {
-                self.ramp.add((0..self.ramp.len()).step_by(group), engine.clock.now_ns());
+                self.ramp.add((0..self.ramp.len()).step_by(group), now_ns);
             }
             Step::LogIn(_) | Step::Fetch => {
-                self.ramp.add(0..self.ramp.len(), engine.clock.now_ns());
+                self.ramp.add(0..self.ramp.len(), now_ns);
             }
             Step::Load { rate_per_s: None } => {
                 self.pace = None;
@@ -265,10 +279,10 @@ impl<C: Client> Part<C> for Traffic {
             }
             Step::Load { rate_per_s: Some(rate) } => {
                 let mut pace = Pace::new(rate * self.share);
-                pace.start(engine.clock.now_ns());
+                pace.start(now_ns);
                 self.pace = Some(pace);
             }
-            Step::Drain { .. } => self.give_up_late(),
+            Step::Drain { .. } => self.give_up_late(now_ns),
             Step::Hold | Step::Leave | Step::Outage | Step::Cycle => {}
         }
         Ok(())
@@ -306,31 +320,23 @@ impl<C: Client> Part<C> for Traffic {
     }
 
     fn interval(&mut self) -> Interval {
-        mem::replace(&mut self.interval, Interval::new())
+        self.measures.take_interval()
     }
 
-    fn histograms(&self, engine: &Engine<C>) -> Histograms {
-        [
-            ("latency", self.latency_ns.clone()),
-            ("ack", self.ack_ns.clone()),
-            ("login", engine.login_ns.clone()),
-        ]
-        .into()
-    }
-
-    fn conclude(mut self) -> Outcome {
+    fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
+        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
         self.count_missing();
-        Outcome { tally: self.tally, ..Outcome::default() }
+        Outcome { tally: self.tally, measured: self.measures.conclude(), ..Outcome::default() }
     }
 }
 
 impl Traffic {
     /// The schedule is over: what it could not send is not sent any more.
-    fn give_up_late(&mut self) {
+    fn give_up_late(&mut self, now_ns: u64) {
         for role in &mut self.roles {
             if let Role::Sender(sender) = role {
                 self.tally.unsent += sender.late.len() as u64;
-                sender.late.clear();
+                sender.late.drain(..).for_each(|due_ns| self.measures.given_up(due_ns, now_ns));
             }
         }
     }

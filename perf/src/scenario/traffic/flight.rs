@@ -1,8 +1,7 @@
 //! A sender and his messages under way.
 //!
-//! Owns: places in flight and sequence numbers. Never: counts, except what is given up.
+//! Owns: places in flight and sequence numbers. Never: counts.
 
-use crate::check::Tally;
 use crate::client::Target;
 use std::collections::VecDeque;
 
@@ -45,23 +44,6 @@ impl Sender {
     /// Messages sent so far.
     pub(super) fn sent(&self) -> u64 {
         self.next_seq
-    }
-
-    /// The oldest scheduled message that waits; those that waited for more than `late_max_ns` are
-    /// counted and given up.
-    pub(super) fn next_late(
-        &mut self,
-        now_ns: u64,
-        late_max_ns: u64,
-        tally: &mut Tally,
-    ) -> Option<u64> {
-        loop {
-            let due_ns = self.late.pop_front()?;
-            if now_ns.saturating_sub(due_ns) <= late_max_ns {
-                return Some(due_ns);
-            }
-            tally.unsent += 1;
-        }
     }
 
     /// Occupies a place; there is room. The place and the message's sequence number.
