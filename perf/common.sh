@@ -31,6 +31,11 @@ is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 serve() {
     local port=$1 log=$2
     shift 2
+    # The kernel ends a ring, and a listener in it, a little after its process.
+    for _ in $(seq 100); do
+        is_open "$port" || break
+        sleep 0.1
+    done
     ! is_open "$port" || die "port $port is taken: choose others with PORT"
     "$@" >"$log" 2>&1 &
     started[server]=$!

@@ -205,6 +205,9 @@ summary() {
     while read -r name value; do figure[$name]=$value; done < <(figures "$OUT/report.json")
     echo
     echo "$users sessions on $shards shards, load in $PROCESSES process(es): memory above the start"
+    if [ "$PROCESSES" -gt 1 ]; then
+        echo "(one of several load processes saw the memory, at moments of its own)"
+    fi
     printf '%-44s %18s %18s %18s %18s\n' "" "all there" "after the load" "all gone" "all back"
     memory "gateway's own (RSS)" rss_kib
     memory "kernel slab, both ends, whole machine" slab_kib
@@ -212,8 +215,10 @@ summary() {
     echo "gateway before the first login: ${figure[empty_rss_kib]:--} KiB"
     echo "all connected in ${figure[ramp_window_s]:--} s, again in" \
         "${figure[round2_ramp_window_s]:--} s"
-    awk -v pings="${figure[pings_answered]:-0}" -v n="$users" -v rounds="$rounds" 'BEGIN {
-        printf "pings answered: %d, %.2f per session and round\n\n", pings, pings / n / rounds }'
+    echo
+    # One every 60 s of load, in each round.
+    row "pings answered per session and round" "$(quotient \
+        "${figure[pings_answered]:-}" $((users * rounds)))" at-least $((load_seconds / 60))
     p99=$(quotient "${figure[latency_p99_us]:-}" 1000)
     again=$(quotient "${figure[round2_latency_p99_us]:-}" 1000)
     row "p99 from sender to receiver, ms" "$p99" at-most 50

@@ -45,7 +45,7 @@ as_root() {
 find_mosquitto() {
     PATH=$PATH:/usr/sbin
     if ! type -P mosquitto >/dev/null; then
-        say "mosquitto is missing: installing it with apt"
+        say "mosquitto is missing: installing it with apt; Debian starts it as a service, too"
         { as_root apt-get update -q &&
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy mosquitto; } >&2 || true
     fi
@@ -134,14 +134,20 @@ gateway() {
     load "$part" "$label" "$@" --protocol binary --url "$url"
 }
 
+# epoll PART SCENARIO ARGS...: the same on the gateway's other engine.
+epoll() {
+    local part=$1
+    shift
+    wants epoll || return 0
+    gateway "$part" "ringpost epoll" RINGPOST_NODE_IO=epoll "$ws" "$@"
+}
+
 pairs() { # DEPTH
     local shape=(pairs --pairs "$PAIRS" --depth "$1")
     rival "pairs-$1" mosquitto "${shape[@]}"
     gateway "pairs-$1" ringpost "" "$ws" "${shape[@]}"
     if wants wss; then gateway "pairs-$1" "ringpost wss" "" "$wss" "${shape[@]}"; fi
-    if wants epoll; then
-        gateway "pairs-$1" "ringpost epoll" RINGPOST_NODE_IO=epoll "$ws" "${shape[@]}"
-    fi
+    epoll "pairs-$1" "${shape[@]}"
 }
 
 fanouts() {
@@ -150,6 +156,7 @@ fanouts() {
     if wants fanout; then
         rival fanout mosquitto "${shape[@]}"
         gateway fanout ringpost "" "$ws" "${shape[@]}"
+        epoll fanout "${shape[@]}"
     fi
     if wants unacked; then
         rival unacked "mosquitto unacked" "${shape[@]}" --qos 0
@@ -161,6 +168,7 @@ idle() {
     local shape=(idle --connections "$CONNECTIONS" --base "$BASE")
     rival idle mosquitto "${shape[@]}"
     gateway idle ringpost "" "$ws" "${shape[@]}"
+    epoll idle "${shape[@]}"
     if wants wss; then gateway idle "ringpost wss" "" "$wss" "${shape[@]}"; fi
 }
 
@@ -196,8 +204,7 @@ overload() {
         $4 == "acked_per_s" { printf "%d", $5 }' "$known")
     if [ -n "$peak" ]; then
         steps=5x$((peak / 4)),8x$((peak * 2)),5x$((peak / 4)),5x$((peak / 4))
-        gateway overload ringpost "" "$ws" pairs --pairs "$PAIRS" --depth 16 --steps "$steps" \
-            --late-ms 200
+        gateway overload ringpost "" "$ws" pairs --pairs "$PAIRS" --steps "$steps" --late-ms 200
     fi
     stop hog
 }
@@ -210,16 +217,19 @@ one_round() {
     if wants connect; then
         rival connect mosquitto connect
         gateway connect ringpost "" "$ws" connect
+        epoll connect connect
     fi
     if wants idle || wants wss; then idle; fi
     if wants open; then
         rival open mosquitto pairs --pairs "$PAIRS" --rate "$RATE"
         gateway open ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$RATE"
+        epoll open pairs --pairs "$PAIRS" --rate "$RATE"
     fi
     if wants half; then half; fi
     if wants shards; then shards; fi
     if wants offline; then
         gateway offline ringpost "" "$ws" offline --pairs "$PAIRS" --depth 16 --warm-up 0
+        epoll offline offline --pairs "$PAIRS" --depth 16 --warm-up 0
     fi
     if wants overload; then overload; fi
 }
@@ -235,6 +245,17 @@ median() { # PART LABEL FIGURE
 # NAME FIGURE PART LABEL PART LABEL REQUIRED: the first one's figure against the second one's.
 ratio() {
     row "$1" "$(quotient "$(median "$3" "$4" "$2")" "$(median "$5" "$6" "$2")")" at-most "$7"
+}
+
+# PART LABEL FIGURE: the median, unless the load tool was the bottleneck in its phase.
+calm() {
+    local busy
+    busy=$(median "$1" "$2" "${4:-}load_busy_percent")
+    if awk -v b="$busy" 'BEGIN { exit !(b != "" && b < 85) }'; then
+        median "$1" "$2" "$3"
+    else
+        say "$1, $2: the load tool was ${busy:-?} % busy, its $3 does not count"
+    fi
 }
 
 # A rate that the load tool itself may have held down is a lower bound: good enough, or unknown.
@@ -267,14 +288,16 @@ requirements() {
     row "user memory per idle ws session, bytes" \
         "$(median idle ringpost rss_per_connection_bytes)" at-most 512
     offline_row
-    ratio "open loop at half of its own D = 1 rate, p90, x" latency_p90_us \
-        half ringpost half mosquitto 1.0
+    row "open loop at half of its own D = 1 rate, p90, x" "$(quotient \
+        "$(calm half ringpost latency_p90_us)" \
+        "$(calm half mosquitto latency_p90_us)")" at-most 1.0
+    # What the load tool could not offer in the flood makes the figure worse, never better.
     row "acknowledged of twice the capacity offered / peak" "$(quotient \
         "$(median overload ringpost step2_acked_per_s)" \
-        "$(median overload-peak ringpost acked_per_s)")" at-least 0.8
+        "$(calm overload-peak ringpost acked_per_s)")" at-least 0.8
     row "  p90 of its acknowledgements 5 s after / before" "$(quotient \
-        "$(median overload ringpost step4_ack_p90_us)" \
-        "$(median overload ringpost step1_ack_p90_us)")" at-most 2
+        "$(calm overload ringpost step4_ack_p90_us step4_)" \
+        "$(calm overload ringpost step1_ack_p90_us step1_)")" at-most 2
 }
 
 check() {
@@ -312,8 +335,8 @@ main() {
     echo "$ROUNDS rounds of $DURATION s each"
     echo "reports: $OUT"
     # In the order of time: the rival is first in its shapes, so that the ratios are to it.
-    # shellcheck disable=SC2046 # names without spaces
-    "$PERF" table $(ls -tr "$OUT"/*.json) || true
+    # shellcheck disable=SC2012 # names without line ends
+    ls -tr "$OUT"/*.json | xargs -d '\n' "$PERF" table || true
     requirements
     if [ ${#failed[@]} -gt 0 ]; then
         printf 'FAILED: %s\n' "${failed[@]}"

@@ -20,9 +20,13 @@ CONNECTIONS=${CONNECTIONS:-15000}
 BASE=${BASE:-3000}
 PORT=${PORT:-18700}
 RELAYS=${RELAYS:-${CARGO_TARGET_DIR:-target}/release}
-PERF=${PERF:-${CARGO_TARGET_DIR:-../../target}/release/ringpost-perf}
+built=${CARGO_TARGET_DIR:-../../target}/release/ringpost-perf
 OUT=${OUT:-$(mktemp -d)}
 mkdir -p "$OUT"
+if ls "$OUT"/*.json >/dev/null 2>&1; then
+    echo "$OUT has reports already" >&2
+    exit 1
+fi
 
 server=
 stop_server() {
@@ -85,10 +89,29 @@ order() {
     echo "${all[@]:first}" "${all[@]:0:first}"
 }
 
+# What an acknowledged message costs, halved: medians of all rounds.
+per_relayed() {
+    local depth entry
+    echo
+    printf '%-34s' "CPU per relayed message, us"
+    for entry in $(order 1); do printf ' %10s' "${entry#*:}"; done
+    for depth in $DEPTHS; do
+        printf '\n%-34s' "$PAIRS pairs, $depth in flight"
+        for entry in $(order 1); do
+            "$PERF" table "$OUT/pairs-$depth-"*"-${entry%%:*}.json" |
+                awk '$1 == "server_cpu_us" { printf " %10.2f", $2 / 2 }'
+        done
+    done
+    echo
+}
+
 measure() {
     ulimit -n "$(ulimit -Hn)"
     cargo build --release --locked
-    [ -x "$PERF" ] || cargo build --release --manifest-path ../../Cargo.toml -p perf
+    if [ -z "${PERF:-}" ]; then
+        cargo build --release --manifest-path ../../Cargo.toml -p perf
+        PERF=$built
+    fi
     local round depth entry
     for round in $(seq "$ROUNDS"); do
         for depth in $DEPTHS; do
@@ -104,10 +127,12 @@ measure() {
 
     echo "$(date -u +%F) $(uname -r) $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2)"
     echo "reports: $OUT"
-    echo "pairs: per acknowledged message, which is two relayed ones: it and its acknowledgement"
+    echo "pairs, server_*: per acknowledged message, which is two relayed ones: it and its" \
+        "acknowledgement"
     # Without the figures that say nothing about an engine.
-    "$PERF" table "$OUT"/*.json | grep -vE '^ +(ack|login|pings|held|window)_|_(p90|max)_us' ||
+    "$PERF" table "$OUT"/*.json | grep -vE '^ +(ack|login|pings|window)_|_(p90|max)_us' ||
         failures+=("the table is not complete")
+    per_relayed
     local failure
     for failure in "${failures[@]}"; do echo "FAILED: $failure"; done
     [ ${#failures[@]} -eq 0 ]

@@ -3,7 +3,7 @@
 //! Owns: which direction of a figure is better, and the bound. Never: compares what says nothing
 //! about the server: a rate or a latency while a load tool was itself the bottleneck.
 
-use crate::report::{Report, number};
+use crate::report::{Report, number, split_prefix};
 use std::collections::BTreeSet;
 
 /// What became of one figure.
@@ -55,17 +55,20 @@ pub(crate) fn compare(
         }
         warnings.push(differ);
     }
-    let busy = busy(a, b);
-    if let Some(who) = &busy {
-        warnings.push(format!(
-            "{who}: rates and latencies say little about the server; compare CPU per message"
-        ));
+    for (of, report) in [("A", a), ("B", b)] {
+        warnings.extend(busy_phases(report).map(|(phase, share)| {
+            format!(
+                "the load tool of {of} was {share:.0} % busy{phase}: rates and latencies say \
+                 little about the server; compare CPU per message"
+            )
+        }));
     }
     let factor = 1.0 + bound_percent / 100.0;
     let names: BTreeSet<_> = a.figures.keys().chain(b.figures.keys()).collect();
     let row = |name: &String| {
+        let busy = is_busy(name, a) || is_busy(name, b);
         let (a, b) = (a.figures.get(name).copied(), b.figures.get(name).copied());
-        Row { name: name.clone(), a, b, change: change(name, a, b, factor, busy.is_some()) }
+        Row { name: name.clone(), a, b, change: change(name, a, b, factor, busy) }
     };
     let rows: Vec<_> = names.into_iter().map(row).collect();
     let (ok, conclusion) = conclude(a, b, &rows, bound_percent);
@@ -73,15 +76,20 @@ pub(crate) fn compare(
     Ok(Comparison { rows, ok, heads: [head("A", a), head("B", b)], warnings, conclusion })
 }
 
-/// Which of the load tools was the bottleneck, for people.
-fn busy(a: &Report, b: &Report) -> Option<String> {
-    let share = |report: &Report| report.figures.get("load_busy_percent").copied();
-    let who: Vec<_> = [("A", share(a)), ("B", share(b))]
-        .into_iter()
-        .filter_map(|(name, share)| Some((name, share.filter(|share| *share >= MAX_BUSY)?)))
-        .map(|(name, share)| format!("the load tool of {name} was {share:.0} % busy"))
-        .collect();
-    (!who.is_empty()).then(|| who.join(", "))
+/// In which phases the load tool was the bottleneck (" in PREFIX", or "" of the only one), and how
+/// busy it was.
+fn busy_phases(report: &Report) -> impl Iterator<Item = (String, f64)> {
+    report.figures.iter().filter_map(|(name, &share)| {
+        let prefix = name.strip_suffix("load_busy_percent")?;
+        let phase = if prefix.is_empty() { String::new() } else { format!(" in {prefix}") };
+        (share >= MAX_BUSY).then_some((phase, share))
+    })
+}
+
+/// The load tool was the bottleneck in the phase of this figure.
+fn is_busy(figure: &str, report: &Report) -> bool {
+    let busy = format!("{}load_busy_percent", split_prefix(figure).0);
+    report.figures.get(&busy).is_some_and(|share| *share >= MAX_BUSY)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +103,7 @@ fn direction(name: &str) -> Option<Direction> {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
     if ends(&["_per_s"]) {
         Some(Direction::UpIsBetter)
-    } else if DESCRIPTIONS.contains(&name) {
+    } else if name == "window_s" {
         None
     } else if ends(&["_us", "_ms", "_s", "_bytes", "_kib"]) {
         Some(Direction::DownIsBetter)
@@ -115,7 +123,7 @@ fn change(name: &str, a: Option<f64>, b: Option<f64>, factor: f64, busy: bool) -
         return Change::NotJudged("one message decides it");
     }
     let is_time_or_rate = name.ends_with("_per_s") || name.ends_with("_us");
-    if busy && is_time_or_rate && !name.starts_with("server_cpu") {
+    if busy && is_time_or_rate && !split_prefix(name).1.starts_with("server_cpu") {
         return Change::NotJudged("the load tool was busy");
     }
     let (before, after) = match direction {
@@ -192,10 +200,8 @@ impl Comparison {
     }
 }
 
-/// From this share of one core on, the load tool may be what limits the rate.
+/// From this share of its processors on, the load tool may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
-/// Durations that the command line chose.
-const DESCRIPTIONS: [&str; 3] = ["window_s", "hold_s", "ramp_s"];
 
 #[cfg(test)]
 mod tests {

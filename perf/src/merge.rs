@@ -4,7 +4,7 @@
 //! carry its name. What is read from the server counts once: it is taken from the *primary* part,
 //! the first that watched the server's process.
 
-use crate::report::{Phase, Report, SavedHistogram};
+use crate::report::{Phase, Report, SavedHistogram, split_prefix};
 use crate::sample::Sample;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,6 +92,7 @@ enum Rule {
 }
 
 fn rule(figure: &str) -> Rule {
+    let (_, figure) = split_prefix(figure);
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| figure.ends_with(suffix));
     if ends(&["_per_connection_bytes"]) {
         Rule::Drop
@@ -110,8 +111,6 @@ fn rule(figure: &str) -> Rule {
 
 fn figures(parts: &[Part], merged: &mut Report) {
     let primary = primary(parts);
-    let rate = |part: &Report| part.figures.get("rate_per_s").copied();
-    let all: f64 = parts.iter().filter_map(|(_, part)| rate(part)).sum();
     let names: BTreeSet<_> = parts.iter().flat_map(|(_, part)| part.figures.keys()).collect();
     for name in names {
         let values = parts.iter().filter_map(|(_, part)| part.figures.get(name).copied());
@@ -120,7 +119,12 @@ fn figures(parts: &[Part], merged: &mut Report) {
             Rule::Sum => Some(values.sum()),
             Rule::Max => values.reduce(f64::max),
             Rule::Once => own,
-            Rule::PerItem => own.zip(rate(primary)).map(|(own, rate)| own * rate / all),
+            Rule::PerItem => {
+                let rate = format!("{}rate_per_s", split_prefix(name).0);
+                let rate = |part: &Report| part.figures.get(&rate).copied();
+                let all: f64 = parts.iter().filter_map(|(_, part)| rate(part)).sum();
+                own.zip(rate(primary)).map(|(own, rate)| own * rate / all)
+            }
             Rule::Drop => {
                 merged.notes.push(format!("{name} is not known of parts: left out"));
                 None

@@ -220,6 +220,24 @@ fn named(path: &Path, why: &impl fmt::Display) -> String {
     format!("{}: {why}", path.display())
 }
 
+/// The prefix of the phase that a figure belongs to ("" of most runs), and the rest of its name.
+pub(crate) fn split_prefix(figure: &str) -> (&str, &str) {
+    let starts = PHASE_FIGURES.iter().filter_map(|name| figure.find(name));
+    figure.split_at(starts.min().unwrap_or(0))
+}
+
+/// How the names of figures begin that every measured phase has.
+const PHASE_FIGURES: [&str; 8] = [
+    "acked_per_s",
+    "ack_p",
+    "latency_p",
+    "load_busy_percent",
+    "login_p",
+    "rate_per_s",
+    "server_",
+    "window_s",
+];
+
 /// Whole numbers where they are large, three digits where they are small.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
@@ -298,6 +316,19 @@ mod tests {
         assert_eq!((aborted.ok, aborted.verdict()), (false, Verdict::Partial));
         assert!(aborted.verdict_line().starts_with("PARTIAL"));
         assert_eq!(aborted.failures, ["the server is gone"]);
+    }
+
+    #[test]
+    fn the_phase_of_a_figure_is_told_from_its_name() {
+        for (figure, split) in [
+            ("server_cpu_us", ("", "server_cpu_us")),
+            ("round2_ramp_server_cpu_us", ("round2_ramp_", "server_cpu_us")),
+            ("step3_latency_p99_us", ("step3_", "latency_p99_us")),
+            ("fetch_rate_per_s", ("fetch_", "rate_per_s")),
+            ("full_rss_kib", ("", "full_rss_kib")),
+        ] {
+            assert_eq!(split_prefix(figure), split);
+        }
     }
 
     #[test]

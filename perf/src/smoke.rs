@@ -5,11 +5,13 @@
 
 use crate::args::{Args, Command as Parsed, Smoke};
 use clap::Parser;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Runs everything. `run` runs one scenario and says whether it was good. `false`: one was not.
@@ -33,7 +35,7 @@ pub(crate) fn smoke(args: &Smoke, run: impl Fn(&crate::Scenario) -> bool) -> Res
     let mut all_good = true;
     for (name, line) in gateway.scenarios(folder) {
         eprintln!("\n== {name}");
-        let args = Args::try_parse_from(line.split_ascii_whitespace());
+        let args = Args::try_parse_from(line);
         let Parsed::Load(scenario) = args.map_err(|error| error.to_string())?.command else {
             unreachable!("all lines load");
         };
@@ -114,7 +116,7 @@ impl Gateway {
                 if Instant::now() > end {
                     return Err(format!("the gateway does not listen after {START:?}"));
                 }
-                std::thread::sleep(POLL);
+                thread::sleep(POLL);
             }
         }
         Ok(())
@@ -131,8 +133,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// Each scenario's name and command line. Users of different scenarios are different.
-    fn scenarios(&self, folder: &Path) -> Vec<(&'static str, String)> {
+    /// Each scenario's name and the words of its command line. Users of different scenarios are
+    /// different.
+    fn scenarios(&self, folder: &Path) -> Vec<(&'static str, Vec<OsString>)> {
         let pid = self.process.id();
         let ws = format!("--url ws://127.0.0.1:{}/ws --server-pid {pid}", self.ws);
         let wss = format!("--url wss://127.0.0.1:{}/wss --server-pid {pid}", self.wss);
@@ -183,12 +186,16 @@ impl Gateway {
                      30001"
                 ),
             ),
-            ("mixed", format!("perf mixed {ws} --first-user {GROUP_FIRST} {}", mixed.display())),
+            ("mixed", format!("perf mixed {ws} --first-user {GROUP_FIRST}")),
         ]
         .into_iter()
         .map(|(name, line)| {
             let json = folder.join(format!("{}.json", name.replace(' ', "-")));
-            (name, format!("{line} --label ringpost --json {}", json.display()))
+            let mut words: Vec<OsString> = line.split_ascii_whitespace().map(From::from).collect();
+            words.extend(["--label".into(), "ringpost".into(), "--json".into(), json.into()]);
+            // A path may have spaces.
+            words.extend((name == "mixed").then(|| mixed.clone().into()));
+            (name, words)
         })
         .collect()
     }
@@ -201,8 +208,17 @@ impl Gateway {
         if !asked.is_ok_and(|status| status.success()) {
             return Err("the gateway cannot be told to stop".to_owned());
         }
-        let status = self.process.wait().map_err(|error| error.to_string())?;
-        if status.success() { Ok(()) } else { Err(format!("the gateway ended with {status}")) }
+        let end = Instant::now() + STOP;
+        loop {
+            match self.process.try_wait().map_err(|error| error.to_string())? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("the gateway ended with {status}")),
+                None if Instant::now() > end => {
+                    return Err(format!("the gateway has not ended within {STOP:?}"));
+                }
+                None => thread::sleep(POLL),
+            }
+        }
     }
 }
 
@@ -258,6 +274,8 @@ const GROUP_MEMBERS: u32 = 50;
 const MIXED_GROUP: u32 = 1_000_000;
 /// How long the gateway may take to listen, and how often that is looked at.
 const START: Duration = Duration::from_secs(20);
+/// Longer than the gateway's drain may take.
+const STOP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Everything at once, on a small scale.
