@@ -113,7 +113,8 @@ fn other_files(config: &Config) -> u64 {
     let per_shard = config.listeners.len() as u64 + FILES_PER_SHARD;
     u64::from(config.shards()) * per_shard
         + u64::from(keys.groups.pool_max)
-        + u64::from(keys.auth.threads)
+        // A database and its log.
+        + 2 * u64::from(keys.auth.threads)
         + FILES_OF_PROCESS
 }
 

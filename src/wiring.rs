@@ -363,7 +363,10 @@ impl Gateway for Running {
         }
         let sidecar = self.sidecar.lock().unwrap_or_else(PoisonError::into_inner).take();
         let left = deadline.saturating_duration_since(Instant::now()).max(SIDECAR_STOP_MIN);
-        complete && sidecar.is_none_or(|sidecar| sidecar.stop(left))
+        // Also after an incomplete drain: deletes and charges that are queued cost a client a
+        // second copy if they are not kept.
+        let flushed = sidecar.is_none_or(|sidecar| sidecar.stop(left));
+        complete && flushed
     }
 }
 

@@ -7,12 +7,17 @@ use std::thread;
 
 use codec::PublishKind::User;
 use common::{Gateway, Setup, Site, Want, id};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 /// Runs `what` on a thread whose programs may not have a ring, as in a container with the default
 /// profile.
 fn without_io_uring<T: Send>(what: impl FnOnce() -> T + Send) -> T {
-    let refused = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+    without(libc::SYS_io_uring_setup, what)
+}
+
+fn without<T: Send>(call: libc::c_long, what: impl FnOnce() -> T + Send) -> T {
+    let refused = BTreeMap::from([(call, Vec::new())]);
     let refusal = SeccompAction::Errno(libc::EPERM as u32);
     let arch = std::env::consts::ARCH.try_into().expect("an architecture with filters");
     let filter = SeccompFilter::new(refused, SeccompAction::Allow, refusal, arch);
@@ -60,6 +65,15 @@ fn auto_takes_epoll_where_io_uring_is_refused_and_says_so_once() {
 }
 
 #[test]
+fn any_refused_call_of_io_uring_is_noticed_before_a_shard_needs_it() {
+    for call in [libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+        let setup = Setup::new().set("node.io", "\"auto\"");
+        let gateway = without(call, || setup.start());
+        assert_eq!(engine(&gateway), [0, 1, 1], "call {call}");
+    }
+}
+
+#[test]
 fn a_ring_is_taken_where_there_is_one_and_epoll_where_it_is_wanted() {
     let start = |io: &str| Setup::new().set("node.io", format!("\"{io}\"")).start();
     assert_eq!(engine(&start("auto")), [1, 0, 0]);
@@ -82,11 +96,14 @@ fn insisting_on_a_refused_ring_fails_with_the_cause_and_the_fix() {
 #[test]
 fn connections_of_all_shards_must_fit_the_open_files_on_epoll() {
     let setup = Setup::new().shards(4).set("node.io", "\"epoll\"");
-    let mut site = Site::new(setup.set("limits.connections_per_shard", 1_048_576));
+    // Half of it: what each shard could have on io_uring, but not four of them on epoll.
+    let limit = Rlimit { current: Some(10_000), maximum: Some(10_000) };
+    setrlimit(Resource::Nofile, limit).expect("less is always allowed");
+    let mut site = Site::new(setup.set("limits.connections_per_shard", 5_000));
     let output = site.run(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("limits.connections_per_shard = 1048576"), "{said}");
+    assert!(said.contains("limits.connections_per_shard = 5000"), "{said}");
     assert!(said.contains("all shards share it"), "{said}");
     assert!(site.run(&["doctor"]).status.code() == Some(1));
 

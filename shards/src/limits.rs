@@ -34,8 +34,8 @@ pub const DOOR_WAITERS: usize = 8;
 pub const DEDUP_IDS: usize = 1024;
 /// How long an id is remembered.
 pub const DEDUP_MS: u64 = 10 * 60 * 1000;
-/// Ids remembered per shard: 40 B each, with their index. At the cap a sender's new id displaces
-/// his own oldest.
+/// Ids remembered per shard: 40 B each, with their index, in a full window, and up to 250 B where a
+/// sender has just one. At the cap a sender's new id displaces his own oldest.
 pub const DEDUP_SHARD_IDS: usize = 1 << 20;
 /// Ids remembered for the publish door per shard.
 pub const DEDUP_DOOR_IDS: usize = 1 << 16;
@@ -90,15 +90,15 @@ pub const MANY_SHARDS: u16 = 16;
 pub const SMALL_SHARD_BUFFERS: u16 = 64;
 
 /// Entries of one mesh ring, a power of two: what its share of 512 KiB per shard holds at 64 B each,
-/// 4096 at most and 32 at least. Two shards that share a core pass on at most one ring in a slice
+/// 1024 at most (with the backlog behind it, 64 MiB of the largest messages) and 32 at least. Two shards that share a core pass on at most one ring in a slice
 /// of time: with 128 entries each that was the limit of everything they could do.
 pub const fn mesh_ring(shards: u16) -> usize {
     let peers = if shards > 1 { shards as usize - 1 } else { 1 };
     let share = (512 * 1024 / 64) / peers;
-    let entries = if share > 4096 { 4096 } else { share };
+    let entries = if share > 1024 { 1024 } else { share };
     if entries < 32 { 32 } else { 1 << entries.ilog2() }
 }
-const _: () = assert!(mesh_ring(2) == 4096 && mesh_ring(56) == 128 && mesh_ring(256) == 32);
+const _: () = assert!(mesh_ring(2) == 1024 && mesh_ring(56) == 128 && mesh_ring(256) == 32);
 /// Messages waiting behind full mesh rings, all together, above which publishers are not read.
 pub const MESH_BACKLOG: usize = 1024;
 

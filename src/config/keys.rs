@@ -453,7 +453,7 @@ section! {
     /// Bounds that depend on the machine. All others are fixed in the program.
     ["limits"] LimitKeys {
         /// Connections of one shard. 0 = as many as the open-file limit allows.
-        connections_per_shard: u32 = 0, Kind::Integer(0, 1_048_576, "connections");
+        connections_per_shard: u32 = 0, Kind::Integer(0, 262_144, "connections");
         /// Receive buffers of one shard, 4 KiB each, lent to connections only while they have
         /// bytes to read. Rounded up to a power of two. 0 = 2048, or 64 with more than 16 shards.
         buffers_per_shard: u16 = 0, Kind::Integer(0, 32_768, "buffers");

@@ -72,6 +72,8 @@ pub struct Limits {
     /// page goes to the log once per transaction, and there each user's rows have their own.
     pub batch_len_max: usize,
     pub batch_bytes_max: usize,
+    /// Reads in one transaction, up to 64 KiB each, whose rows wait for its commit.
+    pub batch_reads_max: usize,
     /// Writes without a reply kept while the store is unavailable, some 50 B each.
     pub retained_len_max: usize,
     /// Cached logins, 45 B each, and how long each is believed.
@@ -91,6 +93,7 @@ impl Default for Limits {
             outstanding_len_max: 8192,
             batch_len_max: 4096,
             batch_bytes_max: 4 << 20,
+            batch_reads_max: 512,
             retained_len_max: 1 << 16,
             logins_len_max: 1 << 20,
             login_ttl: Duration::from_secs(600),

@@ -168,6 +168,11 @@ impl Dedup {
             self.pop();
         }
         self.oldest_s = self.ring.front().map_or(self.oldest_s, |entry| entry.at_s);
+        if self.ring.len() < self.ring.capacity() / 8 {
+            // A busy time is over.
+            self.ring.shrink_to(self.ring.len() * 2);
+            self.index((self.ring.len() * 2 * HEADS_PER_ENTRY).next_power_of_two());
+        }
         before - self.ring.len()
     }
 
@@ -205,9 +210,13 @@ impl Dedup {
         self.ring[position].older_by = number.wrapping_sub(head);
     }
 
-    /// More buckets for more entries, all linked again.
+    /// More buckets for more entries.
     fn grow_heads(&mut self) {
-        let buckets = self.heads.len().max(HEADS_PER_ENTRY * 2) * 2;
+        self.index(self.heads.len().max(HEADS_PER_ENTRY * 2) * 2);
+    }
+
+    /// `buckets`, a power of two, with all entries linked again.
+    fn index(&mut self, buckets: usize) {
         let before_all = self.first.wrapping_sub(1) as u16;
         self.heads = vec![before_all; buckets].into_boxed_slice();
         for position in 0..self.ring.len() {
@@ -228,6 +237,8 @@ const HEADS_PER_ENTRY: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -257,15 +268,19 @@ mod tests {
     /// the halved numbers wrap. Method: new ids, resends and failures at random, against that list.
     #[test]
     fn a_window_agrees_with_a_plain_list_of_the_last_ids() {
-        for (cap, ids, steps) in [(1, 3, 1_000), (7, 9, 5_000), (1_024, 1_500, 400_000)] {
+        let small = [(1, 3, 1_000), (7, 9, 5_000), (1_024, 1_500, 400_000)];
+        // The largest: its numbers fill the half that is kept of them.
+        let cases = small.into_iter().chain([(DEDUP_CAP_MAX, 90_000, 600_000)]);
+        for (cap, ids, steps) in cases {
             let (mut window, mut list) = (Dedup::new(cap), VecDeque::new());
+            // By hash: its newest place in the list, and what is known of it.
+            let (mut newest, mut last) = (HashMap::new(), HashMap::new());
             let mut seed = 7_u64;
             for step in 0..steps {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let id = (seed >> 33) % ids;
                 let hash = [id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40, id];
-                let known = list.iter().rev().find(|(known, _)| *known == hash);
-                assert_eq!(window.find(hash), known.and_then(|(_, seen)| *seen));
+                assert_eq!(window.find(hash), last.get(&hash).copied().flatten());
                 if window.find(hash).is_some() {
                     continue;
                 }
@@ -277,9 +292,14 @@ mod tests {
                 if step % 3 != 0 {
                     window.settle(place, seen.is_some());
                 }
-                list.push_back((hash, seen));
-                if list.len() > cap {
-                    list.pop_front();
+                list.push_back((step, hash));
+                last.insert(hash, seen);
+                newest.insert(hash, step);
+                if list.len() > cap
+                    && let Some((old, hash)) = list.pop_front()
+                    && newest.get(&hash) == Some(&old)
+                {
+                    last.remove(&hash);
                 }
                 assert_eq!(window.len(), list.len());
             }
@@ -302,6 +322,27 @@ mod tests {
         }
         window.insert([1, 2], 0, at(2_000));
         assert_eq!((window.expire(at(2_600)), window.expire(at(2_601))), (0, 1));
+    }
+
+    #[test]
+    fn a_window_gives_memory_back_and_still_knows_what_is_left() {
+        let mut window = Dedup::new(DEDUP_IDS);
+        let at = |s: u64| Now(0).plus_ms(s * 1_000);
+        for n in 0..DEDUP_IDS as u64 {
+            window.insert([n, n], n as u32, at(n));
+        }
+        let full = (window.ring.capacity(), window.heads.len());
+        let left = 20;
+        window.expire(at(DEDUP_IDS as u64 - left + DEDUP_MS / 1_000));
+        assert_eq!(window.len() as u64, left);
+        assert!(window.ring.capacity() < full.0 / 8 && window.heads.len() < full.1 / 8);
+        for n in 0..DEDUP_IDS as u64 + 100 {
+            let known = (DEDUP_IDS as u64 - left..DEDUP_IDS as u64).contains(&n);
+            assert_eq!(window.find([n, n]).is_some(), known, "{n}");
+            if n >= DEDUP_IDS as u64 {
+                window.insert([n, n], n as u32, at(DEDUP_IDS as u64));
+            }
+        }
     }
 
     #[test]

@@ -222,8 +222,10 @@ impl EpollIo {
     fn connection(&mut self, slot: Slot, flags: EventFlags) {
         let Some((record, _)) = self.sockets.get(slot) else { return };
         if record.flags.any(Flags::DIALING) && flags.intersects(EventFlags::OUT | ENDED) {
-            return self.finish_dial(slot);
+            self.finish_dial(slot);
         }
+        // The server may have spoken already, and this is the only time that we are told.
+        let Some((record, _)) = self.sockets.get(slot) else { return };
         if flags.intersects(READ | ENDED) {
             record.flags.set(Flags::NONEMPTY);
             if flags.intersects(ENDED) {

@@ -192,6 +192,9 @@ pub fn most_slots() -> u64 {
 pub fn try_ring() -> Result<(), SetupError> {
     let ring = build(8, 16)?;
     register_slots(&ring, 8)?;
+    // A policy may allow all but `io_uring_enter`.
+    let submitted = ring.submit_and_wait(0);
+    submitted.map_err(|error| SetupError::at("entering the ring", &error))?;
     try_buffers().map(drop)
 }
 

@@ -113,11 +113,13 @@ impl Flags {
     pub(crate) const BLOCKED: Self = Self(1 << 10);
     /// On epoll: registered for room in the socket, too.
     pub(crate) const ROOM_WATCHED: Self = Self(1 << 11);
-    /// On epoll: the peer's end or an error was reported, so that there is something to read until
-    /// it has been read.
+    /// The peer's end or an error was reported: by the ring's receive, or by epoll, where there is
+    /// something to read until it has been read.
     pub(crate) const ENDED: Self = Self(1 << 12);
     /// On epoll: not yet connected.
     pub(crate) const DIALING: Self = Self(1 << 13);
+    /// On a ring: came from another ring, which may not have let go of its half yet.
+    pub(crate) const HANDED: Self = Self(1 << 14);
 
     /// The receive of the caller is in one of its stages.
     pub(crate) const RECEIVE: Self = Self(Self::POLLING.0 | Self::RECEIVING.0 | Self::STARVED.0);

@@ -110,7 +110,7 @@ fn collect(
     limits: &Limits,
     batch: &mut Vec<(ShardIndex, Request)>,
 ) -> bool {
-    let mut bytes = 0;
+    let (mut bytes, mut reads) = (0, 0);
     let mut next = match jobs.recv_deadline(deadline) {
         Ok(job) => job,
         Err(RecvTimeoutError::Timeout) => return true,
@@ -121,10 +121,12 @@ fn collect(
             Job::Stop => return false,
             Job::Run(shard, request) => {
                 bytes += body_len(&request);
+                reads += usize::from(matches!(request, Request::Read { .. }));
                 batch.push((shard, request));
             }
         }
-        if batch.len() >= limits.batch_len_max || bytes >= limits.batch_bytes_max {
+        let full = batch.len() >= limits.batch_len_max || reads >= limits.batch_reads_max;
+        if full || bytes >= limits.batch_bytes_max {
             return true;
         }
         next = match jobs.try_recv() {

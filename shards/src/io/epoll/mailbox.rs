@@ -3,7 +3,7 @@
 //! A connection is passed on by moving its descriptor through the target's inbox. `room` counts
 //! the slots that are neither used nor promised, and whoever wants one takes it here first: so the
 //! inbox never holds more than the target's table has room for, and a sender knows at once when
-//! that is full. Never: holds a lock, or blocks.
+//! that is full. Never: holds a lock, or waits for the other shard.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -45,9 +45,12 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, fd, data, interest | EventFlags::ET)?)
     }
 
-    /// Forgets a descriptor that stays open.
+    /// Forgets a descriptor that stays open. One that could not be registered is forgotten already.
     pub(crate) fn delete(&self, fd: impl AsFd) {
-        epoll::delete(&self.epoll, fd).expect("what is forgotten was registered");
+        match epoll::delete(&self.epoll, fd) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => panic!("epoll_ctl: {}", Error::from(error)),
+        }
     }
 
     /// Waits for events, up to `timeout` rounded up to a millisecond; `None`: does not sleep.
