@@ -130,7 +130,10 @@ impl Tls {
                 // Early data is not offered; nothing else is known.
                 Ok(_) => return Err(TlsFailed),
                 Err(_) => {
-                    self.take_alerts();
+                    // Nothing may follow our close_notify.
+                    if !self.over {
+                        self.take_alerts();
+                    }
                     return Err(TlsFailed);
                 }
             };

@@ -327,6 +327,18 @@ fn what_cannot_be_read_gets_its_alert_and_nothing_more_is_read_or_said() {
 }
 
 #[test]
+fn nonsense_after_our_close_gets_no_answer() {
+    for version in BOTH {
+        let mut pair = Site::new(version).connect();
+        let mut last = Vec::new();
+        pair.server().close(&mut last).expect("a close_notify");
+        assert!(!last.is_empty());
+        assert!(pair.give(zeros(23, 64, 64)).is_err());
+        assert!(!pair.server().has_output(), "the last word was said");
+    }
+}
+
+#[test]
 fn a_record_of_the_largest_kind_is_kept_until_it_is_whole_and_no_further() {
     let limit = TLS_RECORD_BYTES - 5;
     let mut pair = Site::new(&version::TLS13).connect();
