@@ -179,7 +179,8 @@ pub trait Io {
 
     /// Ends the connection: cancels what is armed, waits for each operation's own end, shuts down
     /// (a peer that has ended may be spared that), closes. A send in flight is cancelled too: call
-    /// after the last `Sent` to say goodbye. Completions of the connection may still come before `Closed`; none come after it.
+    /// after the last `Sent` to say goodbye. Completions of the connection may still come before
+    /// `Closed`; none come after it.
     fn close(&mut self, slot: Slot);
 
     /// Passes the connection to another shard's engine, which hears `HandedIn` with `token`.
