@@ -145,7 +145,9 @@ impl Binary {
             self.send(ACK, out, |out| packet::ack(kind, &id, out));
         }
         let id = Some((key.sender, key.seq));
-        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(body), id, label: Some(group) }))
+        // Old clients get group messages as plain pushes, which say nothing of a group.
+        let label = group.map(Some);
+        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(body), id, label }))
     }
 
     fn key(&mut self) -> [u8; 4] {
