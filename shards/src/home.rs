@@ -189,6 +189,11 @@ impl Home {
         session.and_then(|session| session.door.as_ref()).is_some_and(|door| door.deaf)
     }
 
+    /// Publishes that are not safe yet.
+    pub fn publishes(&self) -> usize {
+        self.pendings.len()
+    }
+
     /// Nothing is on its way: no session, no request, no append outstanding.
     pub fn is_quiet(&self) -> bool {
         self.pendings.len() == 0

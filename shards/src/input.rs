@@ -12,7 +12,9 @@ use crate::backend::Backend;
 use crate::conn::{Conn, Framing, Phase};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
-use crate::limits::{HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES};
+use crate::limits::{
+    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, PUBLISHES_OUTSTANDING_SHARD,
+};
 use crate::shard::Shard;
 use crate::tls::Tls;
 use crate::world::World;
@@ -165,6 +167,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
+    /// A queue behind the publishers is filling: they are not read until it is not.
+    pub(crate) fn under_pressure(&self) -> bool {
+        self.world.under_pressure() || self.home.publishes() > PUBLISHES_OUTSTANDING_SHARD
+    }
+
     /// A publisher whose messages would only lengthen a queue that is too long already.
     fn hold(&mut self, slot: Slot) {
         if let Some(conn) = self.world.conn(slot)
@@ -172,7 +179,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         {
             conn.held = true;
             self.world.counters.publishers_held += 1;
-            self.held.push(slot);
+            self.held.push_back(slot);
         }
     }
 
@@ -360,7 +367,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         match (phase, conn.protocol.decode(&self.world.config.protocols, bytes)) {
             (Phase::Online, Ok(packet)) => {
                 self.home.packet(slot, &packet, now, &mut self.world);
-                if matches!(packet, Packet::Publish(_)) && self.world.under_pressure() {
+                if matches!(packet, Packet::Publish(_)) && self.under_pressure() {
                     self.hold(slot);
                 }
             }

@@ -23,6 +23,11 @@ const _: () = assert!(READ_LOW_WATER + READ_ROWS as usize <= INBOX_MESSAGES);
 
 /// Publishes of one connection that are not yet safe; then its receive is not armed again.
 pub const PUBLISHES_OUTSTANDING: u16 = 256;
+/// The same of all connections of a shard: what comes faster than it can be delivered waits in
+/// the sockets. At 150,000 messages a second this is 110 ms of work, so that a recipient whose
+/// acknowledgement waits to be read is not taken for silent ([`crate::ShardConfig`]'s
+/// `persist_after_ms`), which would have all of them written to the store on top.
+pub const PUBLISHES_OUTSTANDING_SHARD: usize = 1 << 14;
 /// The same for the publish door, where one connection carries a whole back end.
 pub const DOOR_OUTSTANDING: u16 = 1024;
 /// The door's requests must be safe within this time.

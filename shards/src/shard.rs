@@ -20,8 +20,8 @@ use crate::home::effects::{Effects, Timer};
 use crate::home::{Home, Identity};
 use crate::io::{Completion, Io, Now, ShardIndex, Slot, Wait};
 use crate::limits::{
-    LAG_MS, OUTPUT_HIGH_WATER, SLOW_CONSUMER_MS, TURN_COMPLETIONS, TURN_DRAIN, TURN_MESH,
-    TURN_REPLIES, TURN_TIMERS,
+    LAG_MS, OUTPUT_HIGH_WATER, PUBLISHES_OUTSTANDING_SHARD, SLOW_CONSUMER_MS, TURN_COMPLETIONS,
+    TURN_DRAIN, TURN_MESH, TURN_REPLIES, TURN_TIMERS,
 };
 use crate::mesh::{Mesh, ShardMessage};
 use crate::metrics::Counters;
@@ -59,7 +59,7 @@ pub struct Shard<I: Io, B: Backend> {
     pub(crate) handshakes: VecDeque<(Slot, Vec<u8>)>,
     pub(crate) handshake_budget: u32,
     /// Publishers not read until a queue behind them has room.
-    pub(crate) held: Vec<Slot>,
+    pub(crate) held: VecDeque<Slot>,
     /// Plaintext of one receive under TLS.
     pub(crate) plain: Vec<u8>,
     control: Receiver<Control>,
@@ -106,7 +106,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             logins_pending: 0,
             handshakes: VecDeque::new(),
             handshake_budget: 0,
-            held: Vec::new(),
+            held: VecDeque::new(),
             plain: Vec::new(),
             control: parts.control,
             slot_reserve: parts.slot_reserve,
@@ -359,14 +359,21 @@ impl<I: Io, B: Backend> Shard<I, B> {
         for slot in std::mem::take(&mut self.world.resumed) {
             self.arm_receive(slot);
         }
-        if !self.held.is_empty() && !self.world.under_pressure() {
-            for slot in std::mem::take(&mut self.held) {
-                if let Some(conn) = self.world.conn(slot) {
-                    conn.held = false;
-                }
-                self.feed(slot, &mut [], now);
-                self.arm_receive(slot);
+        // One after the other while there is room, and not before there is some: each takes up again
+        // where it was held, which is not worth it for a single message.
+        if self.home.publishes() > PUBLISHES_OUTSTANDING_SHARD * 3 / 4 {
+            return;
+        }
+        for _ in 0..self.held.len() {
+            if self.under_pressure() {
+                return;
             }
+            let Some(slot) = self.held.pop_front() else { return };
+            if let Some(conn) = self.world.conn(slot) {
+                conn.held = false;
+            }
+            self.feed(slot, &mut [], now);
+            self.arm_receive(slot);
         }
     }
 

@@ -183,7 +183,7 @@ impl<I: Io, B: Backend> World<I, B> {
         }
     }
 
-    /// A queue behind the publishers is filling: they are not read until it is not.
+    /// A queue of requests or of messages to other shards is filling.
     pub(crate) fn under_pressure(&self) -> bool {
         !self.waiting_requests.is_empty() || self.mesh.is_congested() || self.backend.load() > 0.5
     }
