@@ -359,8 +359,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
         for slot in std::mem::take(&mut self.world.resumed) {
             self.arm_receive(slot);
         }
-        // One after the other while there is room, and not before there is some: each takes up again
-        // where it was held, which is not worth it for a single message.
+        // One after the other while there is room, and not before there is some: each takes up
+        // again where it was held, which is not worth it for a single message.
         if self.home.publishes() > PUBLISHES_OUTSTANDING_SHARD * 3 / 4 {
             return;
         }
