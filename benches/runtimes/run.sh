@@ -125,7 +125,8 @@ measure() {
         one "${entry#*:}" "idle-${entry%%:*}" idle --connections "$CONNECTIONS" --base "$BASE"
     done
 
-    echo "$(date -u +%F) $(uname -r) $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2)"
+    echo "$(date -u +%F) $(uname -r) $(nproc) cores," \
+        "$(grep -m1 "model name" /proc/cpuinfo | cut -d: -f2)"
     echo "reports: $OUT"
     echo "pairs, server_*: per acknowledged message, which is two relayed ones: it and its" \
         "acknowledgement"
