@@ -3,7 +3,7 @@
 //! Owns: which direction of a figure is better, and the bound. Never: compares what says nothing
 //! about the server: a rate or a latency while a load tool was itself the bottleneck.
 
-use crate::report::{Report, number, split_prefix};
+use crate::report::{MAX_BUSY, Report, in_phase, number, split_prefix};
 use std::collections::BTreeSet;
 
 /// What became of one figure.
@@ -81,8 +81,7 @@ pub(crate) fn compare(
 fn busy_phases(report: &Report) -> impl Iterator<Item = (String, f64)> {
     report.figures.iter().filter_map(|(name, &share)| {
         let prefix = name.strip_suffix("load_busy_percent")?;
-        let phase = if prefix.is_empty() { String::new() } else { format!(" in {prefix}") };
-        (share >= MAX_BUSY).then_some((phase, share))
+        (share >= MAX_BUSY).then(|| (in_phase(prefix), share))
     })
 }
 
@@ -199,9 +198,6 @@ impl Comparison {
         text + &self.conclusion + "\n"
     }
 }
-
-/// From this share of its processors on, the load tool may be what limits the rate.
-pub(crate) const MAX_BUSY: f64 = 85.0;
 
 #[cfg(test)]
 mod tests {

@@ -238,6 +238,14 @@ const PHASE_FIGURES: [&str; 8] = [
     "window_s",
 ];
 
+/// The phase with this prefix, to be put behind a sentence: " in PREFIX", nothing of the only one.
+pub(crate) fn in_phase(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
+}
+
+/// From this per cent of its processors on, the load tool may be what limits the rate.
+pub(crate) const MAX_BUSY: f64 = 85.0;
+
 /// Whole numbers where they are large, three digits where they are small.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {

@@ -18,11 +18,12 @@ use crate::worker::{self, Interval, Job, Note, Outcome, Part};
 use hdrhistogram::Histogram;
 use meter::Meter;
 use std::collections::BTreeMap;
-use std::process::{Child, Command};
+use std::io;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a run is divided.
 pub(crate) struct Division<P> {
@@ -293,20 +294,13 @@ impl Coordinator<'_> {
     /// is left alone.
     fn await_command(&mut self) -> Result<(), Abort> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        let end_s = self.now_s() + COMMAND.as_secs_f64();
-        loop {
-            let note = match child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => format!("the command ended with {status}"),
-                None if self.now_s() >= end_s => "the command still runs, and is left alone".into(),
-                None => {
-                    thread::sleep(TICK);
-                    continue;
-                }
-            };
-            self.report.notes.push(note);
-            return Ok(());
-        }
+        let note = match wait_for(&mut child, COMMAND)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => format!("the command ended with {status}"),
+            None => "the command still runs, and is left alone".to_owned(),
+        };
+        self.report.notes.push(note);
+        Ok(())
     }
 
     fn now_s(&self) -> f64 {
@@ -351,6 +345,18 @@ fn quantiles(histogram: &Histogram<u64>) -> Option<[f64; 3]> {
 
 fn add(sum: &mut Histogram<u64>, part: &Histogram<u64>) {
     sum.add(part).expect("all have the same bounds");
+}
+
+/// How a process ended; `None`: it has not, within `time`.
+pub(crate) fn wait_for(child: &mut Child, time: Duration) -> io::Result<Option<ExitStatus>> {
+    let end = Instant::now() + time;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > end {
+            return Ok(status);
+        }
+        thread::sleep(TICK);
+    }
 }
 
 /// Each worker can use one processor, if there are so many that the process may run on.

@@ -4,6 +4,7 @@
 //! Owns: the gateway's process, its configuration and its ports. Never: judges a speed.
 
 use crate::args::{Args, Command as Parsed, Smoke};
+use crate::run::wait_for;
 use clap::Parser;
 use std::ffi::OsString;
 use std::fs;
@@ -208,16 +209,10 @@ impl Gateway {
         if !asked.is_ok_and(|status| status.success()) {
             return Err("the gateway cannot be told to stop".to_owned());
         }
-        let end = Instant::now() + STOP;
-        loop {
-            match self.process.try_wait().map_err(|error| error.to_string())? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(format!("the gateway ended with {status}")),
-                None if Instant::now() > end => {
-                    return Err(format!("the gateway has not ended within {STOP:?}"));
-                }
-                None => thread::sleep(POLL),
-            }
+        match wait_for(&mut self.process, STOP).map_err(|error| error.to_string())? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("the gateway ended with {status}")),
+            None => Err(format!("the gateway has not ended within {STOP:?}")),
         }
     }
 }

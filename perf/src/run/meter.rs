@@ -4,7 +4,7 @@
 
 use crate::board::Counts;
 use crate::phase::Step;
-use crate::report::Report;
+use crate::report::{MAX_BUSY, Report, in_phase};
 use crate::sample::{Reading, Sampler};
 
 /// The readings at the beginning of a phase, and at its end.
@@ -56,14 +56,13 @@ impl Meter {
         report.figure(&format!("{prefix}window_s"), seconds);
         report.figure(&format!("{prefix}rate_per_s"), items / seconds);
         let (Some(start), Some(end)) = (self.start.reading, self.end.reading) else { return };
-        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds / cores;
-        report.figure(&format!("{prefix}load_busy_percent"), busy * 100.0);
+        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds / cores * 100.0;
+        report.figure(&format!("{prefix}load_busy_percent"), busy);
         if busy >= MAX_BUSY {
             report.notes.push(format!(
-                "the load client was {:.0} % busy{}: the rate says little about the server, \
+                "the load client was {busy:.0} % busy{}: the rate says little about the server, \
                  compare CPU per message",
-                busy * 100.0,
-                if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
+                in_phase(prefix)
             ));
         }
         let (Some(start), Some(end)) = (start.server, end.server) else { return };
@@ -79,7 +78,7 @@ impl Meter {
             report.notes.push(format!(
                 "the server used only {total_s:.2} s of CPU{}, counted in ticks of 10 ms: run \
                  longer",
-                if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
+                in_phase(prefix)
             ));
         }
     }
@@ -124,7 +123,5 @@ fn slope(name: &str, report: &mut Report) {
     }
 }
 
-/// From this share of its processors on, the client may be what limits the rate.
-const MAX_BUSY: f64 = 0.85;
 /// 100 ticks: an error of about a per cent.
 const MIN_CPU_S: f64 = 1.0;
