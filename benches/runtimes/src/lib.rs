@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod gateway;
+pub mod session;
 
 use std::error::Error;
 use std::net::SocketAddr;

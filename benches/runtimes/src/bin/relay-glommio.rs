@@ -14,7 +14,8 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{LocalExecutorBuilder, Placement};
 use nix::sys::socket::{Shutdown, shutdown};
-use runtimes::{Hello, QUEUE, READ, Users, WELCOME, address};
+use runtimes::session::{self, Session};
+use runtimes::{QUEUE, READ, Users, address};
 
 struct Relay {
     users: RefCell<Users<Rc<Conn>>>,
@@ -44,45 +45,27 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn serve(stream: TcpStream, relay: Rc<Relay>) {
     let (stream, queue) = (RefCell::new(stream), RefCell::default());
-    let (conn, mut hello, mut known) = (Rc::new(Conn { stream, queue }), Hello::default(), false);
+    let conn = Rc::new(Conn { stream, queue });
+    let mut session = Session::new(Rc::clone(&conn));
     let mut read = |cx: &mut Context<'_>| {
         let mut buffer = relay.buffer.borrow_mut();
         let mut stream = conn.stream.borrow_mut();
         let count = ready!(Pin::new(&mut *stream).poll_read(cx, &mut *buffer));
         drop(stream);
         let Ok(count @ 1..) = count else { return Poll::Ready(None) };
-        Poll::Ready(received(&conn, &mut hello, &mut known, &buffer[..count], &relay))
+        Poll::Ready(session.received(&buffer[..count], &relay.users))
     };
     while poll_fn(&mut read).await.is_some() {}
-    if known {
-        hello.number().into_iter().for_each(|number| relay.users.borrow_mut().log_out(number));
-    }
-    conn.close();
-}
-
-/// `None`: the connection has to go.
-fn received(
-    conn: &Rc<Conn>,
-    hello: &mut Hello,
-    known: &mut bool,
-    input: &[u8],
-    relay: &Relay,
-) -> Option<()> {
-    let mut input = input;
-    if !*known {
-        input = hello.take(input);
-        let Some(number) = hello.number() else { return Some(()) };
-        *known = relay.users.borrow_mut().log_in(number, Rc::clone(conn));
-        known.then(|| conn.say(WELCOME))?;
-    }
-    if !input.is_empty() {
-        let partner = relay.users.borrow().partner(hello.number()?)?;
-        partner.say(input);
-    }
-    Some(())
+    session.end(&relay.users);
 }
 
 impl Conn {
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
+    }
+}
+
+impl session::Conn for Conn {
     fn say(self: &Rc<Self>, bytes: &[u8]) {
         let mut queue = self.queue.borrow_mut();
         let waits = !queue.is_empty();
@@ -103,10 +86,6 @@ impl Conn {
         if starts {
             glommio::spawn_local(drain(Rc::clone(self))).detach();
         }
-    }
-
-    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
     }
 
     /// Ends the reads and writes under way, and with them the tasks.

@@ -12,7 +12,8 @@ use std::task::{Poll, Waker};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedWriteHalf, Splitable};
 use monoio::net::{ListenerOpts, TcpListener, TcpStream};
 use nix::sys::socket::{Shutdown, shutdown};
-use runtimes::{BACKLOG, Hello, QUEUE, READ, WELCOME, address};
+use runtimes::session::{Conn as _, Session};
+use runtimes::{BACKLOG, QUEUE, READ, address};
 
 type Users = Rc<RefCell<runtimes::Users<Rc<Conn>>>>;
 
@@ -52,45 +53,20 @@ async fn serve(stream: TcpStream, users: Users) {
     let fd = stream.as_raw_fd();
     let (mut stream, half) = stream.into_split();
     let out = RefCell::new(Out { half: Some(half), ..Out::default() });
-    let (conn, mut hello, mut known) = (Rc::new(Conn { fd, out }), Hello::default(), false);
+    let mut session = Session::new(Rc::new(Conn { fd, out }));
     let mut buffer = Vec::with_capacity(READ);
     loop {
         let (result, filled) = stream.read(buffer).await;
         let more = matches!(result, Ok(1..));
-        if !more || received(&conn, &mut hello, &mut known, &filled, &users).is_none() {
+        if !more || session.received(&filled, &users).is_none() {
             break;
         }
         buffer = filled;
     }
-    if known {
-        hello.number().into_iter().for_each(|number| users.borrow_mut().log_out(number));
-    }
-    conn.close();
+    session.end(&users);
 }
 
-/// `None`: the connection has to go.
-fn received(
-    conn: &Rc<Conn>,
-    hello: &mut Hello,
-    known: &mut bool,
-    input: &[u8],
-    users: &Users,
-) -> Option<()> {
-    let mut input = input;
-    if !*known {
-        input = hello.take(input);
-        let Some(number) = hello.number() else { return Some(()) };
-        *known = users.borrow_mut().log_in(number, Rc::clone(conn));
-        known.then(|| conn.say(WELCOME))?;
-    }
-    if !input.is_empty() {
-        let partner = users.borrow().partner(hello.number()?)?;
-        partner.say(input);
-    }
-    Some(())
-}
-
-impl Conn {
+impl runtimes::session::Conn for Conn {
     fn say(self: &Rc<Self>, bytes: &[u8]) {
         let mut out = self.out.borrow_mut();
         if out.queue.len() + bytes.len() > QUEUE {
