@@ -3,7 +3,7 @@
 # fresh server for every run, the servers in turn within each round. Prints one table of medians,
 # then the required ratios (design, section 8). See perf/README.md.
 #
-#   perf/rivals.sh                            everything, three rounds: about twenty-five minutes
+#   perf/rivals.sh                            everything, three rounds: about forty minutes
 #   ROUNDS=1 DURATION=3 perf/rivals.sh        a first look
 #   ONLY="pairs idle" perf/rivals.sh          some parts of it; their names are in PARTS below
 #
@@ -134,20 +134,20 @@ gateway() {
     load "$part" "$label" "$@" --protocol binary --url "$url"
 }
 
-# epoll PART SCENARIO ARGS...: the same on the gateway's other engine.
-epoll() {
-    local part=$1
-    shift
+# gateways, as gateway: on the ring, and then on the gateway's other engine.
+gateways() {
+    gateway "$@"
     wants epoll || return 0
-    gateway "$part" "ringpost epoll" RINGPOST_NODE_IO=epoll "$ws" "$@"
+    local part=$1 label=$2 settings=$3
+    shift 3
+    gateway "$part" "$label epoll" "$settings RINGPOST_NODE_IO=epoll" "$@"
 }
 
 pairs() { # DEPTH
     local shape=(pairs --pairs "$PAIRS" --depth "$1")
     rival "pairs-$1" mosquitto "${shape[@]}"
-    gateway "pairs-$1" ringpost "" "$ws" "${shape[@]}"
-    if wants wss; then gateway "pairs-$1" "ringpost wss" "" "$wss" "${shape[@]}"; fi
-    epoll "pairs-$1" "${shape[@]}"
+    gateways "pairs-$1" ringpost "" "$ws" "${shape[@]}"
+    if wants wss; then gateways "pairs-$1" "ringpost wss" "" "$wss" "${shape[@]}"; fi
 }
 
 fanouts() {
@@ -155,30 +155,32 @@ fanouts() {
     local received="RINGPOST_DELIVERY_ACK=received RINGPOST_PROTOCOL_BINARY_REQUIRE_PUSH_ACK=false"
     if wants fanout; then
         rival fanout mosquitto "${shape[@]}"
-        gateway fanout ringpost "" "$ws" "${shape[@]}"
-        epoll fanout "${shape[@]}"
+        gateways fanout ringpost "" "$ws" "${shape[@]}"
     fi
     if wants unacked; then
         rival unacked "mosquitto unacked" "${shape[@]}" --qos 0
-        gateway unacked "ringpost unacked" "$received" "$ws" "${shape[@]}" --qos 0
+        gateways unacked "ringpost unacked" "$received" "$ws" "${shape[@]}" --qos 0
     fi
 }
 
 idle() {
     local shape=(idle --connections "$CONNECTIONS" --base "$BASE")
     rival idle mosquitto "${shape[@]}"
-    gateway idle ringpost "" "$ws" "${shape[@]}"
-    epoll idle "${shape[@]}"
-    if wants wss; then gateway idle "ringpost wss" "" "$wss" "${shape[@]}"; fi
+    gateways idle ringpost "" "$ws" "${shape[@]}"
+    if wants wss; then gateways idle "ringpost wss" "" "$wss" "${shape[@]}"; fi
 }
 
-# Half of what the server itself did with one in flight, earlier in this round.
+# Half of what the server itself did with one in flight, earlier in this round; and half of what
+# the rival did, for all: a rate that leaves the load tool time.
 half() {
-    local rate
-    rate=$(half_rate mosquitto)
-    [ -z "$rate" ] || rival half mosquitto pairs --pairs "$PAIRS" --rate "$rate"
-    rate=$(half_rate ringpost)
-    [ -z "$rate" ] || gateway half ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$rate"
+    local own same
+    same=$(half_rate mosquitto)
+    if [ -n "$same" ]; then
+        rival half mosquitto pairs --pairs "$PAIRS" --rate "$same"
+        gateways half-rivals ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$same"
+    fi
+    own=$(half_rate ringpost)
+    [ -z "$own" ] || gateways half ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$own"
 }
 
 half_rate() { # LABEL
@@ -189,22 +191,22 @@ half_rate() { # LABEL
 shards() {
     local shape=(pairs --pairs "$PAIRS" --depth 16 --shards 2) two=RINGPOST_NODE_SHARDS=2 placement
     for placement in same-shard cross-shard; do
-        gateway $placement ringpost $two "$ws" "${shape[@]}" --placement $placement
+        gateways $placement ringpost $two "$ws" "${shape[@]}" --placement $placement
     done
 }
 
 # Something else wants the server's core, too, and gets half of it: then the load tool can offer
 # twice of what the server can do. Before and after the flood a quarter of it is offered.
-overload() {
+overload() { # LABEL SETTINGS
     local peak steps
     taskset -c "$SERVER_CORE" sh -c 'while :; do :; done' &
     started[hog]=$!
-    gateway overload-peak ringpost "" "$ws" pairs --pairs "$PAIRS" --depth 16
-    peak=$(awk -F'\t' -v round="$round" '$1 == "overload-peak" && $3 == round &&
-        $4 == "acked_per_s" { printf "%d", $5 }' "$known")
+    gateway overload-peak "$1" "$2" "$ws" pairs --pairs "$PAIRS" --depth 16
+    peak=$(awk -F'\t' -v label="$1" -v round="$round" '$1 == "overload-peak" && $2 == label &&
+        $3 == round && $4 == "acked_per_s" { printf "%d", $5 }' "$known")
     if [ -n "$peak" ]; then
         steps=5x$((peak / 4)),8x$((peak * 2)),5x$((peak / 4)),5x$((peak / 4))
-        gateway overload ringpost "" "$ws" pairs --pairs "$PAIRS" --steps "$steps" --late-ms 200
+        gateway overload "$1" "$2" "$ws" pairs --pairs "$PAIRS" --steps "$steps" --late-ms 200
     fi
     stop hog
 }
@@ -216,22 +218,22 @@ one_round() {
     fanouts
     if wants connect; then
         rival connect mosquitto connect
-        gateway connect ringpost "" "$ws" connect
-        epoll connect connect
+        gateways connect ringpost "" "$ws" connect
     fi
     if wants idle || wants wss; then idle; fi
     if wants open; then
         rival open mosquitto pairs --pairs "$PAIRS" --rate "$RATE"
-        gateway open ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$RATE"
-        epoll open pairs --pairs "$PAIRS" --rate "$RATE"
+        gateways open ringpost "" "$ws" pairs --pairs "$PAIRS" --rate "$RATE"
     fi
     if wants half; then half; fi
     if wants shards; then shards; fi
     if wants offline; then
-        gateway offline ringpost "" "$ws" offline --pairs "$PAIRS" --depth 16 --warm-up 0
-        epoll offline offline --pairs "$PAIRS" --depth 16 --warm-up 0
+        gateways offline ringpost "" "$ws" offline --pairs "$PAIRS" --depth 16 --warm-up 0
     fi
-    if wants overload; then overload; fi
+    if wants overload; then
+        overload ringpost ""
+        if wants epoll; then overload "ringpost epoll" RINGPOST_NODE_IO=epoll; fi
+    fi
 }
 
 # The median of all rounds; nothing if there is no good run.
@@ -291,6 +293,9 @@ requirements() {
     row "open loop at half of its own D = 1 rate, p90, x" "$(quotient \
         "$(calm half ringpost latency_p90_us)" \
         "$(calm half mosquitto latency_p90_us)")" at-most 1.0
+    row "  both at half of the rival's D = 1 rate, p90, x" "$(quotient \
+        "$(calm half-rivals ringpost latency_p90_us)" \
+        "$(calm half mosquitto latency_p90_us)")" at-most 1.0
     # What the load tool could not offer in the flood makes the figure worse, never better.
     row "acknowledged of twice the capacity offered / peak" "$(quotient \
         "$(median overload ringpost step2_acked_per_s)" \
@@ -335,7 +340,7 @@ main() {
     echo "$ROUNDS rounds of $DURATION s each"
     echo "reports: $OUT"
     # In the order of time: the rival is first in its shapes, so that the ratios are to it.
-    # shellcheck disable=SC2012 # names without line ends
+    # shellcheck disable=SC2011,SC2012 # names without line ends
     ls -tr "$OUT"/*.json | xargs -d '\n' "$PERF" table || true
     requirements
     if [ ${#failed[@]} -gt 0 ]; then
