@@ -3,7 +3,7 @@
 # fresh server for every run, the servers in turn within each round. Prints one table of medians,
 # then the required ratios (design, section 8). See perf/README.md.
 #
-#   perf/rivals.sh                            everything, three rounds: about forty minutes
+#   perf/rivals.sh                            everything, three rounds: about twenty-five minutes
 #   ROUNDS=1 DURATION=3 perf/rivals.sh        a first look
 #   ONLY="pairs idle" perf/rivals.sh          some parts of it; their names are in PARTS below
 #
@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 PARTS="pairs wss epoll fanout unacked connect idle open half shards offline overload"
 ONLY=${ONLY:-$PARTS}
 ROUNDS=${ROUNDS:-3}
-DURATION=${DURATION:-10}
+DURATION=${DURATION:-5}
 PAIRS=${PAIRS:-500}
 RATE=${RATE:-50000}
 MEMBERS=1001
