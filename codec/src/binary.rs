@@ -34,9 +34,9 @@ use std::ops::Range;
 use crate::close::CloseReason;
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::message::{Message, Target};
+use crate::message::{Content, Message, Target};
 use crate::packet::{Connect, Outgoing, Packet, PublishKind, Refusal};
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, ProtocolId};
 use crate::reader::Reader;
 
 pub mod client;
@@ -50,7 +50,7 @@ pub use wire::{MESSAGE_ID, PACKET_MAX, PART_USERS_MAX, PAYLOAD_MAX, code};
 
 use connect::Layout;
 use publish::PayloadRule;
-use wire::{PAYLOAD_DEFAULT, command};
+use wire::{PAYLOAD_DEFAULT, command, message_id};
 
 /// The codec state of one connection: which revision the client is.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +133,12 @@ impl Protocol for Binary {
         Self { layout: None }
     }
 
-    fn frame(_: &Settings, input: &[u8]) -> Result<Decoded<Range<usize>>, WireError> {
+    fn frame(
+        &mut self,
+        _: &Settings,
+        input: &[u8],
+        _: bool,
+    ) -> Result<Decoded<Range<usize>>, WireError> {
         stream::frame(input)
     }
 
@@ -141,6 +146,7 @@ impl Protocol for Binary {
         &mut self,
         settings: &Settings,
         bytes: &'a [u8],
+        _: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         let mut reader = Reader::new(bytes);
         let command = reader.u8().map_err(|_| WireError::new(Malformed::Empty, 0))?;
@@ -151,7 +157,7 @@ impl Protocol for Binary {
             }
             // Some clients append to the id they acknowledge; the rest of the packet means nothing.
             command::PUB_ACK | command::GROUP_PUB_ACK | command::GROUP_PART_PUB_ACK => {
-                Ok(Packet::Ack(MessageId::from(reader.array()?)))
+                message_id(&mut reader).map(Packet::Ack)
             }
             command::PING_RESP => reader.finish().map(|()| Packet::Pong),
             command::CONNECT => {
@@ -179,41 +185,58 @@ impl Protocol for Binary {
         out: &mut Vec<u8>,
     ) {
         stream::framed(stream, out, |out| match outgoing {
-            Outgoing::Accepted => out.extend_from_slice(&[command::CONNECT_ACK, code::ACCEPTED]),
+            Outgoing::Accepted(_) => out.extend_from_slice(&[command::CONNECT_ACK, code::ACCEPTED]),
             Outgoing::Refused(refusal) => {
                 out.extend_from_slice(&[command::CONNECT_ACK, refusal_code(*refusal)]);
             }
-            Outgoing::PublishAck(kind, id) => put_ack(*kind, id, out),
-            Outgoing::Push(message) => self.put_push(settings, message, out),
+            Outgoing::PublishAck(kind, id, _) => put_ack(*kind, id, out),
+            Outgoing::Push(push) => self.put_push(settings, push.message, out),
             Outgoing::Ping => out.push(command::PING),
-            Outgoing::Invalid => out.push(command::INVALID_PACKET),
+            Outgoing::Invalid(_) => out.push(command::INVALID_PACKET),
             Outgoing::Goodbye(CloseReason::Replaced) => out.push(self.replaced_word()),
             // Clients that hear nothing come back by themselves, which is what is wanted here.
             Outgoing::Goodbye(_) => {}
+            // Clients that hear nothing of a publish send it again.
+            Outgoing::PublishFailed { .. } => {}
+            Outgoing::Joined(_)
+            | Outgoing::Left(_)
+            | Outgoing::Present(_)
+            | Outgoing::Answer(..)
+            | Outgoing::Pong => {}
         });
     }
 
     fn push_variant(&self, settings: &Settings) -> u8 {
         u8::from(self.pushes_group_publish(settings))
     }
+
+    fn content(body: &[u8]) -> Content<'_> {
+        content(body)
+    }
+}
+
+/// Payloads are the clients' own business; most are text.
+fn content(body: &[u8]) -> Content<'_> {
+    simdutf8::basic::from_utf8(body).map_or(Content::Opaque(body), Content::Text)
 }
 
 impl Binary {
     /// A payload that its length field cannot announce has no form on this wire: nothing is
     /// written for it.
     fn put_push(&self, settings: &Settings, message: &Message, out: &mut Vec<u8>) {
-        let Ok(len) = u16::try_from(message.body.len()) else { return };
-        out.reserve(1 + 4 + MESSAGE_ID + 2 + message.body.len());
+        let body = payload(message);
+        let Ok(len) = u16::try_from(body.len()) else { return };
+        out.reserve(1 + 4 + MESSAGE_ID + 2 + body.len());
         match message.to {
             Target::Group(group) if self.pushes_group_publish(settings) => {
                 out.push(command::GROUP_PUBLISH);
                 out.extend_from_slice(&group.id.0.to_be_bytes());
             }
-            Target::Group(_) | Target::User(_) => out.push(command::PUBLISH),
+            Target::Group(_) | Target::User(_) | Target::Room(_) => out.push(command::PUBLISH),
         }
-        out.extend_from_slice(message.id.padded());
+        out.extend_from_slice(message.id_for(ProtocolId::Binary).padded::<MESSAGE_ID>());
         out.extend_from_slice(&len.to_be_bytes());
-        out.extend_from_slice(&message.body);
+        out.extend_from_slice(body);
     }
 
     fn pushes_group_publish(&self, settings: &Settings) -> bool {
@@ -234,11 +257,26 @@ impl Binary {
     }
 }
 
+/// A payload of this protocol as it is, one of another as the text or the bytes that it carries:
+/// this wire has no place for a sender's name.
+fn payload(message: &Message) -> &[u8] {
+    if matches!(message.protocol, ProtocolId::Binary | ProtocolId::BinaryPublish) {
+        return &message.body;
+    }
+    match message.content() {
+        Content::Text(text)
+        | Content::Image(text)
+        | Content::Audio(text)
+        | Content::Video(text) => text.as_bytes(),
+        Content::Opaque(bytes) => bytes,
+    }
+}
+
 fn refusal_code(refusal: Refusal) -> u8 {
     match refusal {
         Refusal::Duplicate => code::DUPLICATE,
         Refusal::UnknownVhost => code::UNKNOWN_VHOST,
-        Refusal::BadCredentials => code::BAD_CREDENTIALS,
+        Refusal::BadCredentials | Refusal::UnknownTenant => code::BAD_CREDENTIALS,
     }
 }
 
@@ -248,5 +286,5 @@ fn put_ack(kind: PublishKind, id: &MessageId, out: &mut Vec<u8>) {
         PublishKind::Group => command::GROUP_PUB_ACK,
         PublishKind::GroupPart => command::GROUP_PART_PUB_ACK,
     });
-    out.extend_from_slice(id.padded());
+    out.extend_from_slice(id.padded::<MESSAGE_ID>());
 }

@@ -8,6 +8,8 @@ pub enum Decoded<T> {
     NeedMore { total: usize },
     /// One frame; `consumed` bytes of the input belong to it.
     Frame { value: T, consumed: usize },
+    /// What is there may be a whole frame, or the beginning of a longer one: only silence tells.
+    Unsure,
 }
 
 /// Malformed bytes of a peer. Small and `Copy`: no text is built for an attacker.
@@ -36,10 +38,18 @@ pub enum Malformed {
     ConnectLayout,
     /// A text message where only binary ones are spoken.
     TextMessage,
+    /// Not in the protocol's grammar.
+    Syntax,
+    /// A field that the packet must have is missing or of the wrong type.
+    Field,
+    /// A text of more characters than are allowed.
+    TooLong,
+    /// Only a login may come first.
+    LoginFirst,
 }
 
 impl Malformed {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::UnknownCommand,
         Self::Truncated,
@@ -47,6 +57,10 @@ impl Malformed {
         Self::TooLarge,
         Self::ConnectLayout,
         Self::TextMessage,
+        Self::Syntax,
+        Self::Field,
+        Self::TooLong,
+        Self::LoginFirst,
     ];
 
     /// The metric label.
@@ -59,6 +73,10 @@ impl Malformed {
             Self::TooLarge => "too_large",
             Self::ConnectLayout => "connect_layout",
             Self::TextMessage => "text_message",
+            Self::Syntax => "syntax",
+            Self::Field => "field",
+            Self::TooLong => "too_long",
+            Self::LoginFirst => "login_first",
         }
     }
 }

@@ -48,8 +48,8 @@ pub struct MessageId {
 }
 
 impl MessageId {
-    /// Longest id in bytes (`binary`: always exactly 32).
-    pub const MAX: usize = 32;
+    /// Longest id in bytes.
+    pub const MAX: usize = 64;
 
     /// `None` if `bytes` is longer than [`Self::MAX`].
     pub fn new(bytes: &[u8]) -> Option<Self> {
@@ -62,15 +62,28 @@ impl MessageId {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// The id with zero bytes up to [`Self::MAX`], for wires where it has a fixed width.
-    pub fn padded(&self) -> &[u8; Self::MAX] {
-        &self.bytes
+    /// The first `N` bytes of the id and zero bytes after it, for wires where it has a fixed width.
+    pub fn padded<const N: usize>(&self) -> &[u8; N] {
+        const { assert!(N <= Self::MAX) };
+        self.bytes.first_chunk().expect("asserted above")
+    }
+
+    /// The gateway's own id of a message: its stamp as 32 lower-case hexadecimal digits.
+    pub fn of_stamp(stamp: u128) -> Self {
+        let mut bytes = [0; Self::MAX];
+        for (place, digit) in bytes.iter_mut().zip((0..32).rev()) {
+            *place = b"0123456789abcdef"[(stamp >> (4 * digit)) as usize & 15];
+        }
+        Self { len: 32, bytes }
     }
 }
 
-impl From<[u8; Self::MAX]> for MessageId {
-    fn from(bytes: [u8; Self::MAX]) -> Self {
-        Self { len: Self::MAX as u8, bytes }
+impl<const N: usize> From<[u8; N]> for MessageId {
+    fn from(bytes: [u8; N]) -> Self {
+        const { assert!(N <= Self::MAX) };
+        let mut id = Self { len: N as u8, bytes: [0; Self::MAX] };
+        id.bytes[..N].copy_from_slice(&bytes);
+        id
     }
 }
 

@@ -16,15 +16,22 @@ pub mod binary;
 pub mod close;
 pub mod error;
 pub mod ids;
+pub mod manners;
 pub mod message;
 pub mod packet;
 pub mod protocol;
+pub mod query;
 mod reader;
 pub mod ws;
 
 pub use close::CloseReason;
-pub use error::{Decoded, WireError};
+pub use error::{Decoded, Malformed, WireError};
 pub use ids::{GroupId, GroupKey, MessageId, TenantId, UserId, UserKey};
-pub use message::{Message, Target};
-pub use packet::{Connect, Destination, Outgoing, Packet, Publish, PublishKind, Refusal, UserList};
+pub use manners::{Acks, Answers, Heartbeat, Manners};
+pub use message::{Content, Message, Target};
+pub use packet::{
+    Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, PublishKind, Push,
+    Receipt, Refusal, Terminal, UserList,
+};
 pub use protocol::{AnyProtocol, ProtocolId, Settings};
+pub use query::{Answer, Contact, Group, Query};

@@ -3,18 +3,30 @@
 //! A [`Packet`] borrows from the receive buffer; an [`Outgoing`] borrows from whatever is sent.
 
 use crate::close::CloseReason;
+use crate::error::Malformed;
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::message::Message;
+use crate::query::{Answer, Query};
 
 /// One packet from a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
     Connect(Connect<'a>),
     Publish(Publish<'a>),
     /// The client has a push: its message id.
     Ack(MessageId),
+    /// The client has the oldest push it has not acknowledged.
+    AckOldest,
+    /// The client asks whether we are there: answered by [`Outgoing::Pong`].
+    Ping,
     /// The client's answer to our heartbeat.
     Pong,
+    /// Contacts or groups: answered by [`Outgoing::Answer`] under the same id.
+    Query(MessageId, Query),
+    /// Who is in the public room: answered by [`Outgoing::Present`].
+    WhoIsHere,
+    /// Means nothing but that the client is alive.
+    Nothing,
     /// Goodbye; no reply.
     Disconnect,
 }
@@ -22,31 +34,60 @@ pub enum Packet<'a> {
 /// A login request. The strings are opaque: never trimmed, lower-cased or parsed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Connect<'a> {
+    /// The user's name; with [`Proof::Token`] his id in decimal, with [`Proof::Phone`] his number.
     pub name: &'a [u8],
-    pub password: &'a [u8],
+    pub proof: Proof<'a>,
     /// The role byte's value, if the packet carried one.
     pub role: Option<u8>,
-    /// The kind of terminal (one device of a kind at a time); 0 if the packet names none.
-    pub client: u8,
+    pub terminal: Terminal<'a>,
     pub vhost: Option<&'a [u8]>,
+    /// (org, appkey); `None`: the listener's tenant.
+    pub tenant: Option<(&'a [u8], &'a [u8])>,
 }
 
 impl std::fmt::Debug for Connect<'_> {
-    // The password never reaches a log.
+    // What proves the identity never reaches a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connect")
             .field("name", &self.name.escape_ascii().to_string())
             .field("role", &self.role)
-            .field("client", &self.client)
+            .field("terminal", &self.terminal)
             .finish_non_exhaustive()
     }
+}
+
+/// What proves that the client is who he says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Proof<'a> {
+    Password(&'a [u8]),
+    /// Handed out over HTTP before.
+    Token(&'a [u8]),
+    /// A password that goes with the phone number in [`Connect::name`].
+    Phone(&'a [u8]),
+    /// The client's wire carries nothing of the kind.
+    Nothing,
+}
+
+/// Which of a user's terminals this is. A login of the same terminal replaces the older one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal<'a> {
+    /// One of each kind; 0 if the packet names none.
+    Kind(u8),
+    /// By the device's name.
+    Device(&'a [u8]),
+    /// Every connection is a terminal of its own.
+    Connection,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish<'a> {
     pub id: MessageId,
     pub to: Destination<'a>,
+    /// In the sender's syntax, see [`Message::body`].
     pub body: &'a [u8],
+    /// Recipients who are away find it at their next login; else it is refused with
+    /// [`Failure::Offline`].
+    pub keep: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +96,20 @@ pub enum Destination<'a> {
     Group(GroupId),
     /// Only the listed users, as far as they are members.
     GroupPart(GroupId, UserList<'a>),
+    /// A user's name; if nobody has it, a user's id in decimal, then a group as in `GroupName`.
+    /// With a leading `#` only the group.
+    Name(&'a [u8]),
+    /// A group's name; if none has it, a group's id in decimal.
+    GroupName(&'a [u8]),
+    /// Everybody in the public room but this connection.
+    Room,
 }
 
 impl Destination<'_> {
     pub fn kind(&self) -> PublishKind {
         match self {
-            Self::User(_) => PublishKind::User,
-            Self::Group(_) => PublishKind::Group,
+            Self::User(_) | Self::Name(_) => PublishKind::User,
+            Self::Group(_) | Self::GroupName(_) | Self::Room => PublishKind::Group,
             Self::GroupPart(..) => PublishKind::GroupPart,
         }
     }
@@ -101,16 +149,61 @@ impl<'a> UserList<'a> {
 /// What the gateway says to a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Outgoing<'a> {
-    Accepted,
+    Accepted(Accepted<'a>),
     Refused(Refusal),
-    /// The publish is safe.
-    PublishAck(PublishKind, MessageId),
-    Push(&'a Message),
+    /// The publish is safe. `receipt` is `None` for a resend of one that was acknowledged before.
+    PublishAck(PublishKind, MessageId, Option<Receipt>),
+    /// The publish is not taken over. Protocols without such a word write nothing: their clients
+    /// send it again. `to` is the name that the sender addressed; empty if it was a number.
+    PublishFailed {
+        id: MessageId,
+        why: Failure,
+        to: &'a [u8],
+    },
+    Push(Push<'a>),
+    /// Somebody has come into the public room.
+    Joined(&'a [u8]),
+    /// Somebody has left it.
+    Left(&'a [u8]),
+    /// Names of those in the public room, sorted, without the one who asked.
+    Present(&'a [Box<[u8]>]),
+    Answer(MessageId, &'a Answer),
     Ping,
+    /// The answer to a client's ping.
+    Pong,
     /// The last packet made no sense; nothing else happened.
-    Invalid,
+    Invalid(Malformed),
     /// The last word before the gateway closes; protocols without one write nothing.
     Goodbye(CloseReason),
+}
+
+/// A login that holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    pub user: UserId,
+    pub name: &'a [u8],
+    /// Names this session in logs.
+    pub session: u64,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// Seconds of silence after which the client is asked; 0: never.
+    pub heartbeat_s: u32,
+}
+
+/// The gateway's name and time for a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// See [`Message::stamp`].
+    pub stamp: u128,
+    pub time_ms: u64,
+}
+
+/// A message on its way to one of its receivers.
+#[derive(Clone, Copy, Debug)]
+pub struct Push<'a> {
+    pub message: &'a Message,
+    /// It waited in the store.
+    pub stored: bool,
 }
 
 /// A final verdict on a login. A temporary failure is never one of these: it closes without a word.
@@ -119,5 +212,30 @@ pub enum Refusal {
     /// A second CONNECT on one connection, or the terminal is taken and the policy keeps the old.
     Duplicate,
     UnknownVhost,
+    UnknownTenant,
     BadCredentials,
+}
+
+/// Why a publish or a query was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The client's protocol allows it to name no recipient, and nobody is configured instead.
+    NoRecipient,
+    /// No such user or group in the tenant.
+    Unknown,
+    /// Only for members of the group.
+    NotAllowed,
+    /// The recipient is away, and the message was not to be kept.
+    Offline,
+    TooLarge,
+    /// A bound was reached: of members, of groups, of contacts.
+    TooMany,
+    /// Cannot be done at the moment; the same again may work later.
+    Busy,
+    /// The name of a group to be made is taken.
+    Exists,
+    /// The request's own payload made no sense.
+    BadRequest,
+    /// The kind of request is not known.
+    Unsupported,
 }

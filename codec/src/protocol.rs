@@ -4,6 +4,8 @@
 //! else in the gateway names it.
 
 use crate::error::{Decoded, WireError};
+use crate::manners::Manners;
+use crate::message::Content;
 use crate::packet::{Connect, Outgoing, Packet, Refusal};
 
 /// A client protocol: the per-connection codec state and its rules.
@@ -18,6 +20,12 @@ pub trait Protocol: Sized {
     /// The longest packet a client may send, in bytes without framing: the bound of a ws message
     /// and of [`Protocol::frame`].
     const PACKET_MAX: usize;
+    /// Over ws, packets are text messages.
+    const TEXT: bool = false;
+    /// Logins that one connection may try before it is closed.
+    const LOGIN_TRIES: u8 = 1;
+    /// Pushes carry the gateway's ids, see [`crate::Message::id_for`].
+    const PUSHES_STAMPS: bool = false;
     /// What `[protocol.NAME]` configures.
     type Settings;
 
@@ -27,14 +35,21 @@ pub trait Protocol: Sized {
     /// Finds the next packet on a byte stream: `value` is the range of the packet inside the
     /// input, without the framing that `consumed` counts.
     ///
+    /// Called again with a longer input from the same start until it gives a frame, so that an
+    /// implementation may remember how far it has looked. `quiet`: for a while nothing more has
+    /// come, or nothing more will; only then an answer other than [`Decoded::Unsure`] is owed.
+    ///
     /// # Errors
     /// [`WireError`] as soon as the header shows a packet over the bound.
     fn frame(
+        &mut self,
         settings: &Self::Settings,
         input: &[u8],
+        quiet: bool,
     ) -> Result<Decoded<std::ops::Range<usize>>, WireError>;
 
-    /// Decodes one packet, the whole of `bytes`.
+    /// Decodes one packet, the whole of `bytes`. `scratch` comes empty; a protocol whose packets
+    /// cannot be borrowed from as they are puts what it took out of them there.
     ///
     /// # Errors
     /// [`WireError`] if the packet is malformed; the state is as before.
@@ -42,7 +57,13 @@ pub trait Protocol: Sized {
         &mut self,
         settings: &Self::Settings,
         bytes: &'a [u8],
+        scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError>;
+
+    /// The packet that was decoded last carries another one: it is to be decoded again.
+    fn has_more(&self) -> bool {
+        false
+    }
 
     /// What the settings forbid in a login, before credentials are looked at.
     ///
@@ -65,6 +86,14 @@ pub trait Protocol: Sized {
     /// Connections with equal variants encode a push to equal bytes: the key under which a group
     /// message's encoding is shared.
     fn push_variant(&self, settings: &Self::Settings) -> u8;
+
+    /// How the session behaves; asked after the login was decoded.
+    fn manners(&self, _settings: &Self::Settings) -> Manners {
+        Manners::default()
+    }
+
+    /// What a body in this protocol's syntax says. Whatever it is, it has a content.
+    fn content(body: &[u8]) -> Content<'_>;
 }
 
 macro_rules! protocols {
@@ -90,6 +119,26 @@ macro_rules! protocols {
             /// See [`Protocol::PACKET_MAX`].
             pub fn packet_max(self) -> usize {
                 match self { $(Self::$variant => <$ty>::PACKET_MAX),* }
+            }
+
+            /// See [`Protocol::TEXT`].
+            pub fn is_text(self) -> bool {
+                match self { $(Self::$variant => <$ty>::TEXT),* }
+            }
+
+            /// See [`Protocol::LOGIN_TRIES`].
+            pub fn login_tries(self) -> u8 {
+                match self { $(Self::$variant => <$ty>::LOGIN_TRIES),* }
+            }
+
+            /// See [`Protocol::PUSHES_STAMPS`].
+            pub fn pushes_stamps(self) -> bool {
+                match self { $(Self::$variant => <$ty>::PUSHES_STAMPS),* }
+            }
+
+            /// See [`Protocol::content`].
+            pub fn content(self, body: &[u8]) -> Content<'_> {
+                match self { $(Self::$variant => <$ty>::content(body)),* }
             }
 
             pub fn from_name(name: &str) -> Option<Self> {
@@ -125,11 +174,12 @@ macro_rules! protocols {
 
             /// See [`Protocol::frame`].
             pub fn frame(
-                &self,
+                &mut self,
                 settings: &Settings,
                 input: &[u8],
+                quiet: bool,
             ) -> Result<Decoded<std::ops::Range<usize>>, WireError> {
-                match self { $(Self::$variant(_) => <$ty>::frame(&settings.$field, input)),* }
+                match self { $(Self::$variant(p) => p.frame(&settings.$field, input, quiet)),* }
             }
 
             /// See [`Protocol::decode`].
@@ -137,8 +187,19 @@ macro_rules! protocols {
                 &mut self,
                 settings: &Settings,
                 bytes: &'a [u8],
+                scratch: &'a mut Vec<u8>,
             ) -> Result<Packet<'a>, WireError> {
-                match self { $(Self::$variant(p) => p.decode(&settings.$field, bytes)),* }
+                match self { $(Self::$variant(p) => p.decode(&settings.$field, bytes, scratch)),* }
+            }
+
+            /// See [`Protocol::has_more`].
+            pub fn has_more(&self) -> bool {
+                match self { $(Self::$variant(p) => p.has_more()),* }
+            }
+
+            /// See [`Protocol::manners`].
+            pub fn manners(&self, settings: &Settings) -> Manners {
+                match self { $(Self::$variant(p) => p.manners(&settings.$field)),* }
             }
 
             /// See [`Protocol::check_connect`].

@@ -5,7 +5,7 @@
 //! [`super::stream::framed`] on a byte stream.
 
 use super::put_ack;
-use super::wire::command;
+use super::wire::{MESSAGE_ID, command, message_id};
 use crate::error::{Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::packet::PublishKind;
@@ -153,19 +153,19 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
     let packet = match command {
         command::CONNECT_ACK => ServerPacket::ConnectAck(reader.u8()?),
         command::PUBLISH => {
-            ServerPacket::Push { id: reader.array()?.into(), body: reader.string()? }
+            ServerPacket::Push { id: message_id(&mut reader)?, body: reader.string()? }
         }
         command::GROUP_PUBLISH => ServerPacket::GroupPush {
             group: GroupId(reader.u32()?),
-            id: reader.array()?.into(),
+            id: message_id(&mut reader)?,
             body: reader.string()?,
         },
-        command::PUB_ACK => ServerPacket::PublishAck(PublishKind::User, reader.array()?.into()),
+        command::PUB_ACK => ServerPacket::PublishAck(PublishKind::User, message_id(&mut reader)?),
         command::GROUP_PUB_ACK => {
-            ServerPacket::PublishAck(PublishKind::Group, reader.array()?.into())
+            ServerPacket::PublishAck(PublishKind::Group, message_id(&mut reader)?)
         }
         command::GROUP_PART_PUB_ACK => {
-            ServerPacket::PublishAck(PublishKind::GroupPart, reader.array()?.into())
+            ServerPacket::PublishAck(PublishKind::GroupPart, message_id(&mut reader)?)
         }
         command::PING => ServerPacket::Ping,
         command::DISCONNECT => ServerPacket::Disconnect,
@@ -188,7 +188,7 @@ fn put_publish(
     let start = out.len();
     out.push(command);
     out.extend_from_slice(&target.to_be_bytes());
-    out.extend_from_slice(id.padded());
+    out.extend_from_slice(id.padded::<MESSAGE_ID>());
     let lengths = users
         .map_or(Ok(()), |users| {
             put_u16(users.len(), out)?;

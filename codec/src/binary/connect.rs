@@ -15,7 +15,7 @@
 
 use super::ConnectLayout;
 use crate::error::{Malformed, WireError};
-use crate::packet::Connect;
+use crate::packet::{Connect, Proof, Terminal};
 use crate::reader::Reader;
 
 /// The layout of a client's CONNECT, from which later choices follow.
@@ -39,13 +39,14 @@ pub(super) fn decode<'a>(
         ConnectLayout::Doc => false,
         ConnectLayout::Vhost => return with_vhost(first, second, reader),
     };
-    let plain = Connect { name: first, password: second, role: None, client: 0, vhost: None };
+    let plain = connect(first, second);
     let mut tail = *reader;
     match *tail.rest() {
         [] => Ok((plain, Layout::Plain)),
         [role] => Ok((Connect { role: Some(decode_role(role)), ..plain }, Layout::Role)),
         [role, client @ 1..=CLIENT_MAX] => {
-            let connect = Connect { role: Some(decode_role(role)), client, ..plain };
+            let terminal = Terminal::Kind(client);
+            let connect = Connect { role: Some(decode_role(role)), terminal, ..plain };
             Ok((connect, Layout::Terminal))
         }
         _ if vhost_allowed => with_vhost(first, second, reader),
@@ -62,8 +63,12 @@ fn with_vhost<'a>(
     let mismatch = reader.error(Malformed::ConnectLayout);
     let password = reader.string().map_err(|_| mismatch)?;
     reader.finish().map_err(|_| mismatch)?;
-    let connect = Connect { name, password, role: None, client: 0, vhost: Some(vhost) };
-    Ok((connect, Layout::Vhost))
+    Ok((Connect { vhost: Some(vhost), ..connect(name, password) }, Layout::Vhost))
+}
+
+fn connect<'a>(name: &'a [u8], password: &'a [u8]) -> Connect<'a> {
+    let (proof, terminal) = (Proof::Password(password), Terminal::Kind(0));
+    Connect { name, proof, role: None, terminal, vhost: None, tenant: None }
 }
 
 /// The browser client sends the role as an ASCII digit, all others as a number.

@@ -15,6 +15,7 @@ use super::publish::PayloadRule;
 use super::wire::{PACKET_MAX, PAYLOAD_DEFAULT, command};
 use super::{PayloadLen, publish, stream};
 use crate::error::{Decoded, Malformed, WireError};
+use crate::message::Content;
 use crate::packet::{Outgoing, Packet};
 use crate::protocol::Protocol;
 use crate::reader::Reader;
@@ -46,7 +47,12 @@ impl Protocol for BinaryPublish {
         Self
     }
 
-    fn frame(_: &Settings, input: &[u8]) -> Result<Decoded<Range<usize>>, WireError> {
+    fn frame(
+        &mut self,
+        _: &Settings,
+        input: &[u8],
+        _: bool,
+    ) -> Result<Decoded<Range<usize>>, WireError> {
         stream::frame(input)
     }
 
@@ -54,6 +60,7 @@ impl Protocol for BinaryPublish {
         &mut self,
         settings: &Settings,
         bytes: &'a [u8],
+        _: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         let mut reader = Reader::new(bytes);
         let command = reader.u8().map_err(|_| WireError::new(Malformed::Empty, 0))?;
@@ -66,17 +73,17 @@ impl Protocol for BinaryPublish {
 
     fn encode(&self, _: &Settings, outgoing: &Outgoing<'_>, stream: bool, out: &mut Vec<u8>) {
         stream::framed(stream, out, |out| match outgoing {
-            Outgoing::PublishAck(kind, id) => super::put_ack(*kind, id, out),
-            Outgoing::Invalid => out.push(command::INVALID_PACKET),
-            Outgoing::Accepted
-            | Outgoing::Refused(_)
-            | Outgoing::Push(_)
-            | Outgoing::Ping
-            | Outgoing::Goodbye(_) => {}
+            Outgoing::PublishAck(kind, id, _) => super::put_ack(*kind, id, out),
+            Outgoing::Invalid(_) => out.push(command::INVALID_PACKET),
+            _ => {}
         });
     }
 
     fn push_variant(&self, _: &Settings) -> u8 {
         0
+    }
+
+    fn content(body: &[u8]) -> Content<'_> {
+        super::content(body)
     }
 }

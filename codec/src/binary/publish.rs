@@ -3,9 +3,9 @@
 //! Owns: their layouts and the limits on the payload. Never: who may publish to whom.
 
 use super::PayloadLen;
-use super::wire::{PAYLOAD_MAX, command};
+use super::wire::{PAYLOAD_MAX, command, message_id};
 use crate::error::{Malformed, WireError};
-use crate::ids::{GroupId, MessageId, UserId};
+use crate::ids::{GroupId, UserId};
 use crate::packet::{Destination, Publish, UserList};
 use crate::reader::Reader;
 
@@ -32,13 +32,13 @@ pub(super) fn decode<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<Publish<'a>, WireError> {
     let target = reader.u32()?;
-    let id = MessageId::from(reader.array()?);
+    let id = message_id(reader)?;
     let to = match command {
         command::PUBLISH => Destination::User(UserId(target)),
         command::GROUP_PUBLISH => Destination::Group(GroupId(target)),
         _ => Destination::GroupPart(GroupId(target), users(reader)?),
     };
-    Ok(Publish { id, to, body: payload(rule, reader)? })
+    Ok(Publish { id, to, body: payload(rule, reader)?, keep: true })
 }
 
 /// The count is checked against the bytes that are there before the list is touched.

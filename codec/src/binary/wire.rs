@@ -2,6 +2,10 @@
 //!
 //! Owns: command bytes, codes, sizes. Never: decisions.
 
+use crate::error::WireError;
+use crate::ids::MessageId;
+use crate::reader::Reader;
+
 /// First byte of every packet.
 pub(super) mod command {
     pub(in crate::binary) const CONNECT: u8 = 1;
@@ -32,7 +36,7 @@ pub mod code {
 }
 
 /// Bytes of a message id, always exactly so many.
-pub const MESSAGE_ID: usize = crate::ids::MessageId::MAX;
+pub const MESSAGE_ID: usize = 32;
 
 /// The longest payload that the u16 length field can announce.
 pub const PAYLOAD_MAX: usize = u16::MAX as usize;
@@ -48,3 +52,10 @@ pub const PACKET_MAX: usize = 1 + 4 + MESSAGE_ID + 2 + 4 * PART_USERS_MAX + 2 + 
 /// The longest payload every known client can receive: the Java clients read the length as a
 /// signed short.
 pub(super) const PAYLOAD_DEFAULT: u32 = i16::MAX as u32;
+
+/// A message id, always of full width.
+// Inlined: moving the id through a result in memory costs as much as reading it.
+#[inline]
+pub(super) fn message_id(reader: &mut Reader<'_>) -> Result<MessageId, WireError> {
+    Ok(MessageId::from(reader.array::<MESSAGE_ID>()?))
+}

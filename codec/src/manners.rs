@@ -1,0 +1,63 @@
+//! How a session of a protocol behaves, in words that every protocol shares: what the shards need to
+//! know of it instead of its name.
+
+/// Asked of the connection's codec once, when its login holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manners {
+    pub acks: Acks,
+    /// A push without acknowledgement is sent again on the same connection. Where it is not, it
+    /// waits in the store for the next login.
+    pub resends: bool,
+    pub heartbeat: Heartbeat,
+    /// The client never uses an id twice, so that a second publish with it is a resend.
+    pub unique_ids: bool,
+    pub answers: Answers,
+    /// Packets leave alone, so many milliseconds apart or after the client's acknowledgement of
+    /// the one before; 0: as many at once as there are.
+    pub gap_ms: u16,
+    /// In the public room of the tenant.
+    pub room: bool,
+    /// Malformed packets are answered and forgiven without end.
+    pub forgiving: bool,
+}
+
+/// What tells that a client has a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// [`crate::Packet::Ack`] or [`crate::Packet::AckOldest`].
+    Packets,
+    /// The client cannot say so: its kernel has acknowledged the bytes. Packets count, too.
+    Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// We ask after silence, and close after some questions without an answer.
+    Ping,
+    /// Silence means nothing.
+    None,
+}
+
+/// In which order publishes and queries are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Each publish when it is safe; failures not at all, unless their reason is final.
+    AsTheyCome,
+    /// Every request gets exactly one answer, in the order of the requests.
+    InOrder,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            acks: Acks::Packets,
+            resends: true,
+            heartbeat: Heartbeat::Ping,
+            unique_ids: true,
+            answers: Answers::AsTheyCome,
+            gap_ms: 0,
+            room: false,
+            forgiving: false,
+        }
+    }
+}
