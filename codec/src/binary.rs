@@ -206,8 +206,8 @@ impl Protocol for Binary {
         });
     }
 
-    fn push_variant(&self, settings: &Settings) -> u8 {
-        u8::from(self.pushes_group_publish(settings))
+    fn push_variant(&self, settings: &Settings) -> Option<u8> {
+        Some(u8::from(self.pushes_group_publish(settings)))
     }
 
     fn content(body: &[u8]) -> Content<'_> {

@@ -17,8 +17,9 @@ pub struct Manners {
     pub gap_ms: u16,
     /// In the public room of the tenant.
     pub room: bool,
-    /// Malformed packets are answered and forgiven without end.
-    pub forgiving: bool,
+    /// The client understands that a publish is refused, and why.
+    pub refusals: bool,
+    pub patience: Patience,
 }
 
 /// What tells that a client has a push.
@@ -47,6 +48,16 @@ pub enum Answers {
     InOrder,
 }
 
+/// How many malformed packets are answered and forgiven after the login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// The first ends the connection.
+    None,
+    /// As many as are configured.
+    Some,
+    Endless,
+}
+
 impl Default for Manners {
     fn default() -> Self {
         Self {
@@ -57,7 +68,8 @@ impl Default for Manners {
             answers: Answers::AsTheyCome,
             gap_ms: 0,
             room: false,
-            forgiving: false,
+            refusals: false,
+            patience: Patience::Some,
         }
     }
 }

@@ -83,9 +83,9 @@ pub trait Protocol: Sized {
         out: &mut Vec<u8>,
     );
 
-    /// Connections with equal variants encode a push to equal bytes: the key under which a group
-    /// message's encoding is shared.
-    fn push_variant(&self, settings: &Self::Settings) -> u8;
+    /// Connections with equal variants encode a push that did not wait in the store to equal bytes:
+    /// the key under which a group message's encoding is shared. `None`: it is not shared.
+    fn push_variant(&self, settings: &Self::Settings) -> Option<u8>;
 
     /// How the session behaves; asked after the login was decoded.
     fn manners(&self, _settings: &Self::Settings) -> Manners {
@@ -227,13 +227,11 @@ macro_rules! protocols {
             }
 
             /// See [`Protocol::push_variant`]; unique over all protocols.
-            pub fn push_variant(&self, settings: &Settings) -> u16 {
-                match self {
-                    $(Self::$variant(p) => {
-                        u16::from(self.id().number()) << 8
-                            | u16::from(p.push_variant(&settings.$field))
-                    }),*
-                }
+            pub fn push_variant(&self, settings: &Settings) -> Option<u16> {
+                let variant = match self {
+                    $(Self::$variant(p) => p.push_variant(&settings.$field)?),*
+                };
+                Some(u16::from(self.id().number()) << 8 | u16::from(variant))
             }
         }
     };

@@ -29,6 +29,10 @@ pub struct Listener {
     pub ws_paths: Option<Vec<String>>,
     pub tenant: TenantId,
     pub ack: AckPolicy,
+    /// Which of the sidecar's authenticators judges logins.
+    pub realm: u16,
+    /// Open authentication: names are bound to ids by the first message stored for them.
+    pub binds_names: bool,
     /// Peers that may connect; empty: everyone.
     pub allow: Vec<AddressRange>,
 }
@@ -80,8 +84,6 @@ pub struct ShardConfig {
     pub echo_to_sender: bool,
     /// How long a group's members are trusted before they are read again.
     pub group_cache_ms: u64,
-    /// Open authentication: names are bound to ids by the first message stored for them.
-    pub bind_names: bool,
     /// Logins of one shard that may wait for the authenticator.
     pub logins_pending_max: u32,
     /// Connections one shard admits per second; more wait in the kernel's backlog. 0: no bound.

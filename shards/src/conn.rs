@@ -11,6 +11,9 @@
 //!                Closing: last words, then the kernel's close -> Free
 //! ```
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use codec::ws::Ws;
 use codec::{AnyProtocol, ProtocolId};
 
@@ -51,11 +54,31 @@ pub(crate) enum Framing {
     Stream,
 }
 
+/// Whether the bytes that were not parsed are a whole packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// That is not the question.
+    #[default]
+    No,
+    /// They are if nothing more comes.
+    Waiting,
+    /// Nothing more has come.
+    Over,
+}
+
+/// Packets of a connection on which each leaves alone.
+#[derive(Debug, Default)]
+pub(crate) struct Paced {
+    pub(crate) packets: VecDeque<Vec<u8>>,
+    /// Bytes of all.
+    pub(crate) bytes: usize,
+}
+
 /// What a login waits with.
 #[derive(Debug)]
 pub(crate) struct LoginWait {
-    pub(crate) name: Box<[u8]>,
-    pub(crate) client: u8,
+    pub(crate) name: Arc<[u8]>,
+    pub(crate) terminal: u64,
     /// Once verified and to be handed over: where, and with what.
     pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
 }
@@ -71,6 +94,16 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// In the list of publishers that wait for a queue to empty.
     pub(crate) held: bool,
+    /// What may be a whole packet waits for silence to tell.
+    pub(crate) quiet: Quiet,
+    /// Until then the login must be complete.
+    pub(crate) login_until: Now,
+    /// Logins tried, and packets that were none.
+    pub(crate) tries: u8,
+    /// Packets leave alone, so far apart.
+    pub(crate) gap_ms: u16,
+    /// The client has acknowledged something since the last packet left.
+    pub(crate) gap_over: bool,
     /// The peer's ws Close has come, or its end of the stream.
     pub(crate) peer_done: bool,
     /// Bytes received before the login, saturating.
@@ -83,6 +116,8 @@ pub(crate) struct Conn {
     pub(crate) spill: Vec<u8>,
     /// Output of this turn.
     pub(crate) output: Option<SendBatch>,
+    /// Packets that leave after the one in `output` or in the socket, one by one.
+    pub(crate) paced: Option<Box<Paced>>,
     /// Plaintext bytes queued ever, and those of them given to the engine.
     pub(crate) queued: u64,
     pub(crate) flushed: u64,
@@ -103,6 +138,11 @@ impl Default for Conn {
             sending: false,
             dirty: false,
             held: false,
+            quiet: Quiet::No,
+            login_until: Now(0),
+            tries: 0,
+            gap_ms: 0,
+            gap_over: false,
             peer_done: false,
             early_bytes: 0,
             protocol: AnyProtocol::new(ProtocolId::ALL[0]),
@@ -111,6 +151,7 @@ impl Default for Conn {
             wait: None,
             spill: Vec::new(),
             output: None,
+            paced: None,
             queued: 0,
             flushed: 0,
             completed: 0,
@@ -123,9 +164,22 @@ impl Default for Conn {
 impl Conn {
     /// Something is to be sent: what was queued, or what TLS itself has to say.
     pub(crate) fn has_output(&self) -> bool {
+        self.has_output_now() || self.paced.is_some()
+    }
+
+    /// The same without what must wait its turn.
+    pub(crate) fn has_output_now(&self) -> bool {
         let closing = self.phase == Phase::Closing;
         let tls_output = |tls: &Tls| tls.has_output() || (closing && tls.may_close());
         self.output.is_some() || self.tls.as_deref().is_some_and(tls_output)
+    }
+
+    /// When the next packet may leave, where each leaves alone.
+    pub(crate) fn gap_ends_at(&self) -> Now {
+        match self.gap_over {
+            true => Now(0),
+            false => self.progress_at.plus_ms(u64::from(self.gap_ms)),
+        }
     }
 
     /// Bytes waiting to be sent.

@@ -10,8 +10,14 @@
 //!   fan_in.rs    a shard's share of a group message           (the members' home shards)
 //!   deliver.rs   a delivery until a terminal has it           (the recipient's home shard)
 //!   login.rs     sessions come and go; heartbeats, retries
+//!   names.rs     publishes to a name, until it is known whose it is
+//!   answers.rs   requests that are answered in their order
+//!   room.rs      the public room
+//!   asks.rs      contacts, groups, who is online
 //! ```
 
+pub(crate) mod answers;
+pub(crate) mod asks;
 pub(crate) mod dedup;
 mod deliver;
 pub mod effects;
@@ -19,22 +25,29 @@ mod fan_in;
 mod groups;
 pub(crate) mod inbox;
 mod login;
+mod names;
+pub mod outcome;
 mod publish;
+pub mod room;
 pub(crate) mod session;
 mod store_replies;
 pub(crate) mod users;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use codec::{Packet, UserKey};
+use codec::{Packet, TenantId, UserKey};
 use smallvec::SmallVec;
 
 use crate::config::{AckPolicy, ShardConfig};
+use crate::home::asks::Ask;
 use crate::home::dedup::{Dedup, IdHasher};
 use crate::home::effects::Effects;
 use crate::home::fan_in::FanIn;
 use crate::home::groups::{Fan, Groups};
 use crate::home::inbox::{Inbox, Owed};
+use crate::home::names::Names;
+use crate::home::outcome::Outcome;
 use crate::home::publish::{DoorId, Pending};
 use crate::home::session::{FlightPool, Kind, Session};
 use crate::home::users::Users;
@@ -80,6 +93,9 @@ pub struct Home {
     groups: Groups,
     fans: Slab<Fan>,
     fan_ins: Slab<FanIn>,
+    names: Names,
+    rooms: HashMap<TenantId, Vec<Slot>>,
+    asks: Slab<Ask>,
     pub(crate) counters: Counters,
 }
 
@@ -103,6 +119,9 @@ impl Home {
             groups: Groups::default(),
             fans: Slab::new(),
             fan_ins: Slab::new(),
+            names: Names::default(),
+            rooms: HashMap::new(),
+            asks: Slab::new(),
             counters: Counters::default(),
         }
     }
@@ -114,7 +133,13 @@ impl Home {
         match packet {
             Packet::Publish(publish) => self.publish(slot, publish, now, fx),
             Packet::Ack(id) => self.acknowledged(slot, id, now, fx),
-            Packet::Pong => {}
+            Packet::AckOldest => self.acknowledged_oldest(slot, now, fx),
+            Packet::Query(id, query) => self.query(slot, *id, query, now, fx),
+            Packet::WhoIsHere => self.who_is_here(slot, fx),
+            Packet::Ping => {
+                fx.transmit(slot, &codec::Outgoing::Pong);
+            }
+            Packet::Pong | Packet::Nothing => {}
             Packet::Disconnect => {
                 self.hang_up(slot, codec::CloseReason::PeerDisconnected, now, fx);
             }
@@ -138,35 +163,54 @@ impl Home {
             request => Owed::Request { shard: from, request },
         };
         match message {
-            ShardMessage::Deliver { to, message, request } => {
-                self.accept_delivery(to, message, owed(request), now, fx);
+            ShardMessage::Deliver { to, message, keep, request } => {
+                self.accept_delivery(to, message, keep, owed(request), now, fx);
             }
             ShardMessage::Group { message, part, request } => {
                 self.accept_group(message, part, owed(request), now, fx);
             }
-            ShardMessage::Settled { request, safe } => self.settled(request, safe, fx),
+            ShardMessage::Settled { request, outcome } => self.settled(request, outcome, now, fx),
             ShardMessage::FanOut { message, members, except, request } => {
                 self.fan_in(message, &members, except, owed(request), now, fx);
             }
             ShardMessage::FanOutDone { request, failed } => {
-                self.fan_done(request, failed.as_deref().unwrap_or_default(), fx);
+                self.fan_done(request, failed.as_deref().unwrap_or_default(), now, fx);
             }
+            ShardMessage::Room { tenant, event } => {
+                self.hear_in_room(tenant, &event, None, now, fx);
+            }
+            ShardMessage::WhoIsHere { tenant, request } => {
+                self.say_who_is_here(from, tenant, request, fx);
+            }
+            ShardMessage::Here { request, names } => self.here(request, &names, fx),
+            ShardMessage::AreOnline { tenant, users, request } => {
+                let users = self.online_of(tenant, &users);
+                fx.route(from, ShardMessage::Online { request, users });
+            }
+            ShardMessage::Online { request, users } => self.online(request, &users, now, fx),
             ShardMessage::Adopt { .. } => unreachable!("the shard keeps hand-overs to itself"),
         }
     }
 
-    /// Tells whoever waits that a delivery for `user` is safe, or that it failed.
-    fn settle(&mut self, owed: Owed, user: UserKey, safe: bool, fx: &mut impl Effects) {
+    /// Tells whoever waits how a delivery for `user` ended.
+    fn settle(
+        &mut self,
+        owed: Owed,
+        user: UserKey,
+        outcome: Outcome,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
         match owed {
             Owed::Nobody => {}
             Owed::Request { shard, request } if shard == self.identity.shard => {
-                self.settled(request, safe, fx);
+                self.settled(request, outcome, now, fx);
             }
             Owed::Request { shard, request } => {
-                fx.route(shard, ShardMessage::Settled { request, safe });
+                fx.route(shard, ShardMessage::Settled { request, outcome });
             }
-            Owed::FanIn(index) => self.fan_in_settled(index, user.id, safe, fx),
-            Owed::Door(index) => self.door_settled(index, safe, fx),
+            Owed::FanIn(index) => self.fan_in_settled(index, user.id, outcome, now, fx),
+            Owed::Door(index) => self.door_settled(index, outcome, now, fx),
         }
     }
 
@@ -175,10 +219,8 @@ impl Home {
         let Some(session) = self.sessions.get(slot.index).filter(|session| session.is(slot)) else {
             return true;
         };
-        match (session.kind, &session.door) {
-            (Kind::Door, Some(door)) => {
-                !door.deaf && door.entries.len() < usize::from(DOOR_OUTSTANDING)
-            }
+        match (session.kind, &session.answers) {
+            (Kind::Door, Some(door)) => !door.deaf && door.len() < usize::from(DOOR_OUTSTANDING),
             _ => session.outstanding < PUBLISHES_OUTSTANDING,
         }
     }
@@ -186,12 +228,12 @@ impl Home {
     /// What still comes on this connection means nothing.
     pub fn is_deaf(&self, slot: Slot) -> bool {
         let session = self.sessions.get(slot.index).filter(|session| session.is(slot));
-        session.and_then(|session| session.door.as_ref()).is_some_and(|door| door.deaf)
+        session.and_then(|session| session.answers.as_ref()).is_some_and(|door| door.deaf)
     }
 
     /// Publishes that are not safe yet.
     pub fn publishes(&self) -> usize {
-        self.pendings.len()
+        self.pendings.len() + self.names.parked()
     }
 
     /// Nothing is on its way: no session, no request, no append outstanding.
@@ -218,6 +260,12 @@ impl Home {
 
     fn session(&mut self, slot: Slot) -> Option<&mut Session> {
         self.sessions.get_mut(slot.index).filter(|session| session.is(slot))
+    }
+
+    /// The tenant of a terminal's user.
+    fn tenant_of(&mut self, slot: Slot) -> Option<TenantId> {
+        let index = self.session(slot).filter(|session| session.kind == Kind::Terminal)?.user;
+        Some(self.users.at(index).key.tenant)
     }
 
     /// Sessions of a user; a copy, since they change while they are walked.

@@ -6,18 +6,28 @@
 use std::net::SocketAddr;
 
 use codec::ws::{self, Event, Opcode, Role, Ws, handshake};
-use codec::{CloseReason, Decoded, Packet};
+use codec::{CloseReason, Decoded, Malformed, Packet};
 
 use crate::backend::Backend;
-use crate::conn::{Conn, Framing, Phase};
+use crate::conn::{Conn, Framing, Phase, Quiet};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
 use crate::limits::{
-    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, PUBLISHES_OUTSTANDING_SHARD,
+    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, PUBLISHES_OUTSTANDING_SHARD, QUIET_MS,
 };
 use crate::shard::Shard;
 use crate::tls::Tls;
 use crate::world::World;
+
+/// What is left of the bytes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packets {
+    /// Another packet is in them.
+    More,
+    Done,
+    /// Another one, that must wait for the login.
+    Later,
+}
 
 impl<I: Io, B: Backend> Shard<I, B> {
     pub(crate) fn accepted(&mut self, slot: Slot, listener: ListenerIndex, peer: SocketAddr) {
@@ -61,6 +71,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             self.home.open_door(slot, listener, self.world.now);
         } else {
             let deadline = self.world.now.plus_ms(config.login_deadline_ms);
+            self.world.conns.entry(slot.index).login_until = deadline;
             self.world.want_deadline(slot, deadline);
         }
         self.arm_receive(slot);
@@ -119,6 +130,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let Some(conn) = self.world.conn(slot) else { return };
         conn.receiving = false;
         conn.peer_done = true;
+        self.silence(slot, now);
+        let Some(conn) = self.world.conn(slot) else { return };
         match conn.phase {
             Phase::Closing => self.world.finish_closing(slot),
             Phase::Closed => {}
@@ -317,10 +330,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     fn event(&mut self, slot: Slot, event: Event<'_>, now: Now) {
         match event {
-            Event::Message { opcode: Opcode::Binary, mut payload } => {
-                self.packet(slot, &mut payload, now);
+            Event::Message { opcode, payload } => {
+                let text = self.world.conn(slot).is_some_and(|c| c.protocol.id().is_text());
+                if opcode == Opcode::Text && !text {
+                    return self.hang_up(slot, CloseReason::TextMessage, now);
+                }
+                // What follows a login in the same message has no place to wait in.
+                while self.packet(slot, &payload, now) == Packets::More {}
             }
-            Event::Message { .. } => self.hang_up(slot, CloseReason::TextMessage, now),
             Event::Ping(payload) => {
                 let pong = |out: &mut Vec<u8>| {
                     ws::encode_control(out, Opcode::Pong, &payload, None);
@@ -342,57 +359,104 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// Packets of a protocol with its own framing. `None`: more is needed.
     fn parse_stream(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         self.world.conn(slot)?;
-        let conn = self.world.conns.get(slot.index)?;
-        match conn.protocol.frame(&self.world.config.protocols, bytes) {
+        let World { conns, config, .. } = &mut self.world;
+        let conn = conns.get_mut(slot.index)?;
+        let quiet = conn.quiet == Quiet::Over;
+        match conn.protocol.frame(&config.protocols, bytes, quiet) {
             Ok(Decoded::NeedMore { .. }) => None,
+            Ok(Decoded::Unsure) => {
+                conn.quiet = Quiet::Waiting;
+                self.world.want_deadline(slot, now.plus_ms(QUIET_MS));
+                None
+            }
             Ok(Decoded::Frame { value, consumed }) => {
-                self.packet(slot, &mut bytes[value], now);
-                Some(consumed)
+                conn.quiet = Quiet::No;
+                loop {
+                    match self.packet(slot, &bytes[value.clone()], now) {
+                        Packets::More => {}
+                        Packets::Done => return Some(consumed),
+                        // It is found again when the login has come to its end.
+                        Packets::Later => return None,
+                    }
+                }
             }
             Err(error) => {
                 self.world.counters.count_malformed(error.what);
-                self.hang_up_malformed(slot, now);
+                self.hang_up_malformed(slot, error.what, now);
                 Some(bytes.len())
             }
         }
     }
 
     /// One packet, in the connection's present phase.
-    fn packet(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+    fn packet(&mut self, slot: Slot, bytes: &[u8], now: Now) -> Packets {
         if self.world.conn(slot).is_none() {
-            return;
+            return Packets::Done;
         }
         let conn = self.world.conns.entry(slot.index);
         let phase = conn.phase;
-        match (phase, conn.protocol.decode(&self.world.config.protocols, bytes)) {
-            (Phase::Online, Ok(packet)) => {
-                self.home.packet(slot, &packet, now, &mut self.world);
-                if matches!(packet, Packet::Publish(_)) && self.under_pressure() {
-                    self.hold(slot);
-                }
-            }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        match (phase, conn.protocol.decode(&self.world.config.protocols, bytes, &mut scratch)) {
+            (Phase::Online, Ok(packet)) => self.online(slot, &packet, now),
             (Phase::Online, Err(error)) => {
                 self.world.counters.count_malformed(error.what);
-                self.home.malformed(slot, now, &mut self.world);
+                self.home.malformed(slot, error.what, now, &mut self.world);
             }
             (Phase::Login, Ok(Packet::Connect(connect))) => self.start_login(slot, &connect),
-            (Phase::Login, Ok(_)) => self.world.close(slot, CloseReason::Malformed),
-            (Phase::Login, Err(error)) => {
-                self.world.counters.count_malformed(error.what);
-                self.world.close(slot, CloseReason::Malformed);
+            (Phase::Login, Ok(Packet::Disconnect)) => {
+                self.world.close(slot, CloseReason::PeerDisconnected);
             }
+            (Phase::Login, Ok(_)) => self.not_a_login(slot, Malformed::LoginFirst),
+            (Phase::Login, Err(error)) => self.not_a_login(slot, error.what),
+            _ => {}
+        }
+        self.scratch = scratch;
+        let Some(conn) = self.world.conn(slot) else { return Packets::Done };
+        match conn.phase {
+            Phase::Login | Phase::Online if conn.protocol.has_more() => Packets::More,
+            Phase::Authenticating | Phase::HandingOver if conn.protocol.has_more() => {
+                Packets::Later
+            }
+            _ => Packets::Done,
+        }
+    }
+
+    fn online(&mut self, slot: Slot, packet: &Packet<'_>, now: Now) {
+        self.home.packet(slot, packet, now, &mut self.world);
+        match packet {
+            Packet::Publish(_) | Packet::Query(..) if self.under_pressure() => self.hold(slot),
+            Packet::Ack(_) => self.end_gap(slot),
             _ => {}
         }
     }
 
+    /// The client is ready for its next packet, where each leaves alone.
+    fn end_gap(&mut self, slot: Slot) {
+        if let Some(conn) = self.world.conn(slot).filter(|conn| conn.gap_ms > 0) {
+            conn.gap_over = true;
+            self.world.mark_dirty(slot);
+        }
+    }
+
+    /// A first packet that makes no sense, or is no login.
+    fn not_a_login(&mut self, slot: Slot, what: Malformed) {
+        self.world.counters.count_malformed(what);
+        let Some(conn) = self.world.conn(slot) else { return };
+        if conn.protocol.id().login_tries() > 1 {
+            self.world.transmit(slot, &codec::Outgoing::Invalid(what));
+        }
+        self.try_again(slot, CloseReason::Malformed);
+    }
+
     /// A stream whose framing is broken cannot go on.
-    fn hang_up_malformed(&mut self, slot: Slot, now: Now) {
+    fn hang_up_malformed(&mut self, slot: Slot, what: Malformed, now: Now) {
         let conn = self.world.conns.entry(slot.index);
         if conn.protocol.id().is_door() {
-            return self.home.malformed(slot, now, &mut self.world);
+            return self.home.malformed(slot, what, now, &mut self.world);
         }
         if conn.phase == Phase::Online {
-            self.world.transmit(slot, &codec::Outgoing::Invalid);
+            self.world.transmit(slot, &codec::Outgoing::Invalid(what));
         }
         self.hang_up(slot, CloseReason::Malformed, now);
     }

@@ -55,10 +55,24 @@ pub const GROUP_MEMBERS: usize = 1 << 16;
 /// Group messages remembered per shard whose delivery failed for some members.
 pub const GROUP_UNFINISHED: usize = 1024;
 
+/// Names looked up lately that one shard keeps.
+pub const NAMES_CACHE: usize = 1 << 16;
+/// How long a name is trusted to be the same user's. Names never change hands while their user
+/// exists, and other processes' changes are announced.
+pub const NAMES_MS: u64 = 60_000;
+/// Names of one answer to who is in the public room.
+pub const PRESENT_NAMES: usize = 10_000;
+/// Output waiting for a member of the public room above which he is too slow for it.
+pub const ROOM_BACKLOG: usize = 1024 * 1024;
+
 /// Charges that make a message a dead letter.
 pub const POISON_CHARGES: u8 = 3;
 /// A delivery whose send has not completed for this long is stored as if it had.
 pub const STALL_PERSIST_MS: u64 = 1_000;
+/// Longest pause between two questions whether a socket has been drained; they start at 1 ms.
+pub const UNSENT_PAUSE_MAX_MS: u64 = 500;
+/// Silence after which what may be a whole packet is one.
+pub const QUIET_MS: u64 = 5;
 /// Pause before a failed append or read is tried again.
 pub const STORE_RETRY_MS: u64 = 1_000;
 /// A connection whose send makes no progress for this long is closed.

@@ -4,11 +4,15 @@
 //! cancel. Only the home shard registers the session and says that the login is accepted. A
 //! failure that is not a verdict closes without one: clients then try again.
 
-use codec::{CloseReason, Connect, Outgoing, UserKey};
-use storage::{AuthRequest, AuthVerdict, Request};
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use codec::{CloseReason, Connect, Outgoing, Refusal, Terminal, UserKey};
+use siphasher::sip::SipHasher13;
+use storage::{AuthRequest, AuthVerdict, Proof, Request, TenantRef};
 
 use crate::backend::Backend;
-use crate::conn::{Conn, LoginWait, Phase};
+use crate::conn::{Conn, Framing, LoginWait, Phase};
 use crate::hand_over::{HandOver, token};
 use crate::home::Login;
 use crate::home::effects::Effects;
@@ -24,29 +28,78 @@ impl<I: Io, B: Backend> Shard<I, B> {
     pub(crate) fn start_login(&mut self, slot: Slot, connect: &Connect<'_>) {
         let conn = self.world.conns.entry(slot.index);
         if let Err(refusal) = conn.protocol.check_connect(&self.world.config.protocols, connect) {
-            self.world.transmit(slot, &Outgoing::Refused(refusal));
-            return self.world.close(slot, CloseReason::LoginRefused);
+            return self.refuse_login(slot, refusal);
         }
         if connect.name.is_empty() || connect.name.len() > NAME_BYTES {
-            self.world.transmit(slot, &Outgoing::Refused(codec::Refusal::BadCredentials));
-            return self.world.close(slot, CloseReason::LoginRefused);
+            return self.refuse_login(slot, Refusal::BadCredentials);
         }
         if self.logins_pending >= self.world.config.logins_pending_max {
             return self.world.close(slot, CloseReason::AuthUnavailable);
         }
+        let tenant = match connect.tenant {
+            Some((org, appkey)) => TenantRef::Named { org: org.into(), appkey: appkey.into() },
+            None => TenantRef::Id(self.world.origin(slot).0),
+        };
         let request = AuthRequest {
             token: pack(slot),
-            tenant: self.world.origin(slot).0,
+            realm: self.realm(slot),
+            tenant,
             name: connect.name.into(),
-            password: connect.password.into(),
+            proof: Proof::from(connect.proof),
             role: connect.role,
             taken: false,
         };
-        self.authenticate(slot, connect.client, request);
+        let terminal = self.terminal(slot, connect.terminal);
+        self.authenticate(slot, terminal, request);
     }
 
-    fn authenticate(&mut self, slot: Slot, client: u8, request: AuthRequest) {
-        let name = request.name.clone();
+    /// The authenticator of the connection's listener.
+    fn realm(&mut self, slot: Slot) -> u16 {
+        let listener = self.world.conns.entry(slot.index).listener;
+        self.world.config.listeners.get(usize::from(listener)).map_or(0, |entry| entry.realm)
+    }
+
+    /// Which of its user's terminals the connection is: a number that two of them share only if one
+    /// takes the other's place. Devices are told apart by a hash of their names.
+    fn terminal(&mut self, slot: Slot, terminal: Terminal<'_>) -> u64 {
+        let protocol = u64::from(self.world.origin(slot).1.number());
+        let (form, number) = match terminal {
+            Terminal::Kind(kind) => (0, u64::from(kind)),
+            Terminal::Device(name) => {
+                let mut hasher = SipHasher13::new();
+                hasher.write(name);
+                (1, hasher.finish())
+            }
+            Terminal::Connection => {
+                self.connections += 1;
+                (2, u64::from(self.identity.shard) << 40 | self.connections)
+            }
+        };
+        protocol << 58 | form << 56 | number & ((1 << 56) - 1)
+    }
+
+    /// A verdict that the client hears; where it may try again, the connection stays.
+    fn refuse_login(&mut self, slot: Slot, refusal: Refusal) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        conn.phase = Phase::Login;
+        self.world.transmit(slot, &Outgoing::Refused(refusal));
+        self.try_again(slot, CloseReason::LoginRefused);
+    }
+
+    /// Something before the login went wrong; the last one that is forgiven ends the connection.
+    pub(crate) fn try_again(&mut self, slot: Slot, reason: CloseReason) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        conn.tries = conn.tries.saturating_add(1);
+        if conn.tries >= conn.protocol.id().login_tries() {
+            return self.world.close(slot, reason);
+        }
+        let deadline = self.world.now.plus_ms(self.world.config.login_deadline_ms);
+        self.world.want_deadline(slot, deadline);
+        self.arm_receive(slot);
+    }
+
+    fn authenticate(&mut self, slot: Slot, terminal: u64, request: AuthRequest) {
+        let name = Arc::from(&*request.name);
         if self.world.backend.submit(Request::Auth(request)).is_err() {
             return self.world.close(slot, CloseReason::AuthUnavailable);
         }
@@ -55,38 +108,38 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.world.clear_deadline(slot);
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Authenticating;
-        conn.wait = Some(Box::new(LoginWait { name, client, hand_over: None }));
+        conn.wait = Some(Box::new(LoginWait { name, terminal, hand_over: None }));
     }
 
     /// The authenticator's answer.
     pub(crate) fn verdict(&mut self, token: u64, verdict: &AuthVerdict, now: Now) {
         self.logins_pending -= 1;
         let slot = unpack(token);
-        let Some(conn) = self.world.conn(slot).filter(|c| c.phase == Phase::Authenticating) else {
+        if self.world.conn(slot).is_none_or(|conn| conn.phase != Phase::Authenticating) {
             return;
-        };
-        match *verdict {
-            AuthVerdict::Pass(id) => self.verified(slot, id, now),
-            AuthVerdict::Denied => {
-                conn.phase = Phase::Login;
-                self.world.transmit(slot, &Outgoing::Refused(codec::Refusal::BadCredentials));
-                self.world.close(slot, CloseReason::LoginRefused);
-            }
+        }
+        match verdict {
+            AuthVerdict::Pass { user, name } => self.verified(slot, *user, name.clone(), now),
+            AuthVerdict::Denied => self.refuse_login(slot, Refusal::BadCredentials),
+            AuthVerdict::UnknownTenant => self.refuse_login(slot, Refusal::UnknownTenant),
             AuthVerdict::Unavailable => self.world.close(slot, CloseReason::AuthUnavailable),
         }
     }
 
-    fn verified(&mut self, slot: Slot, id: codec::UserId, now: Now) {
-        let (tenant, _) = self.world.origin(slot);
-        let bind = self.world.config.bind_names;
+    /// `name`: the user's own, if it is not the one he logged in with.
+    fn verified(&mut self, slot: Slot, user: UserKey, name: Option<Arc<[u8]>>, now: Now) {
+        let config = Arc::clone(&self.world.config);
         let conn = self.world.conns.entry(slot.index);
         let Some(wait) = &mut conn.wait else { return };
-        let user = UserKey { tenant, id };
+        let listener = config.listeners.get(usize::from(conn.listener));
         let login = Login {
             user,
-            client: wait.client,
-            name: bind.then(|| std::mem::take(&mut wait.name)),
+            terminal: wait.terminal,
+            name: name.unwrap_or_else(|| Arc::clone(&wait.name)),
+            binds: listener.is_some_and(|listener| listener.binds_names),
             listener: conn.listener,
+            protocol: conn.protocol.id(),
+            manners: conn.protocol.manners(&config.protocols),
         };
         let home = home_of_user(user, self.world.config.shards);
         if home == self.identity.shard {
@@ -109,16 +162,20 @@ impl<I: Io, B: Backend> Shard<I, B> {
             // Somebody of another name has this id; the authenticator finds a free one.
             let request = AuthRequest {
                 token: pack(slot),
-                tenant: login.user.tenant,
-                name: login.name.unwrap_or_default(),
-                password: Box::default(),
+                realm: self.realm(slot),
+                tenant: TenantRef::Id(login.user.tenant),
+                name: Box::from(&*login.name),
+                proof: Proof::Nothing,
                 role: None,
                 taken: true,
             };
-            return self.authenticate(slot, login.client, request);
+            return self.authenticate(slot, login.terminal, request);
         }
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Online;
+        if matches!(conn.framing, Framing::Stream) {
+            conn.gap_ms = login.manners.gap_ms;
+        }
         self.home.login(slot, login, now, &mut self.world);
         let spill = self.world.conn(slot).map(|conn| std::mem::take(&mut conn.spill));
         if let Some(mut spill) = spill.filter(|spill| !spill.is_empty()) {

@@ -11,10 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use codec::{Message, UserId, UserKey};
+use codec::{Message, TenantId, UserId, UserKey};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::hand_over::HandOver;
+use crate::home::outcome::Outcome;
+use crate::home::room::RoomEvent;
 use crate::io::ShardIndex;
 use crate::limits::MESH_BACKLOG;
 use crate::mutants::{self, Mutant};
@@ -24,15 +26,24 @@ use crate::mutants::{self, Mutant};
 #[derive(Debug)]
 pub enum ShardMessage {
     /// To the recipient's home: answered by `Settled`.
-    Deliver { to: UserKey, message: Arc<Message>, request: u32 },
-    /// The request is safe, or has failed.
-    Settled { request: u32, safe: bool },
+    /// Unless `keep`, only if he has a terminal.
+    Deliver { to: UserKey, message: Arc<Message>, keep: bool, request: u32 },
+    /// How the request ended.
+    Settled { request: u32, outcome: Outcome },
     /// To the group's home: answered by `Settled`.
     Group { message: Arc<Message>, part: Option<Arc<[UserId]>>, request: u32 },
     /// To a home of members: answered by `FanOutDone`.
     FanOut { message: Arc<Message>, members: Arc<[UserId]>, except: Option<UserId>, request: u32 },
     /// Safe for all members there but those that failed.
     FanOutDone { request: u32, failed: Option<Arc<[UserId]>> },
+    /// Something to tell everybody in the tenant's public room. No answer.
+    Room { tenant: TenantId, event: RoomEvent },
+    /// Who is in the tenant's public room there: answered by `Here`.
+    WhoIsHere { tenant: TenantId, request: u32 },
+    Here { request: u32, names: Arc<[Arc<[u8]>]> },
+    /// Which of the users, all at home there, have a terminal: answered by `Online`.
+    AreOnline { tenant: TenantId, users: Arc<[UserId]>, request: u32 },
+    Online { request: u32, users: Arc<[UserId]> },
     /// The state of a connection whose descriptor comes by the ring under the same token.
     Adopt { token: u64, state: Box<HandOver> },
 }

@@ -13,7 +13,7 @@ use storage::Reply;
 
 use crate::backend::Backend;
 use crate::config::ShardConfig;
-use crate::conn::{BatchPool, Phase};
+use crate::conn::{BatchPool, Phase, Quiet};
 use crate::control::{Control, Snapshot};
 use crate::hand_over::Arrivals;
 use crate::home::effects::{Effects, Timer};
@@ -52,6 +52,10 @@ pub struct Shard<I: Io, B: Backend> {
     pub(crate) arrivals: Arrivals,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) hand_overs: u64,
+    /// Logins of terminals that are told apart by nothing but their connection.
+    pub(crate) connections: u64,
+    /// What a decoder took out of the packet at hand.
+    pub(crate) scratch: Vec<u8>,
     /// Logins at the authenticator.
     pub(crate) logins_pending: u32,
     /// Connections whose handshake bytes wait for the next turn's budget: one receive each, copied
@@ -103,6 +107,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             arrivals: Arrivals::default(),
             tls: parts.tls,
             hand_overs: 0,
+            connections: 0,
+            scratch: Vec::new(),
             logins_pending: 0,
             handshakes: VecDeque::new(),
             handshake_budget: 0,
@@ -214,6 +220,18 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
+    /// Nothing more has come for a while, or will: what may be a whole packet is one.
+    pub(crate) fn silence(&mut self, slot: Slot, now: Now) {
+        if let Some(conn) = self.world.conn(slot).filter(|conn| conn.quiet == Quiet::Waiting) {
+            conn.quiet = Quiet::Over;
+            self.feed(slot, &mut [], now);
+            if let Some(conn) = self.world.conn(slot).filter(|conn| conn.quiet == Quiet::Over) {
+                conn.quiet = Quiet::No;
+            }
+            self.arm_receive(slot);
+        }
+    }
+
     /// The connection is gone without our doing.
     pub(crate) fn lost(&mut self, slot: Slot, reason: codec::CloseReason, now: Now) {
         self.home.ended(slot, reason, now, &mut self.world);
@@ -271,6 +289,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 Reply::Auth { token, verdict } => self.verdict(token, &verdict, now),
                 Reply::Requeued { user } => home.requeued(user, world),
                 Reply::StoreChanged => home.store_changed(),
+                Reply::Resolved { token, result } => home.resolved(token, result, now, world),
+                Reply::Answer { token, result } => home.answered(token, result, now, world),
+                Reply::GroupChanged { group } => home.group_changed(group),
             }
         }
         true
@@ -292,11 +313,20 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn conn_timer(&mut self, slot: Slot, now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
         conn.deadline.fired();
+        if conn.quiet == Quiet::Waiting {
+            self.silence(slot, now);
+        }
+        let Some(conn) = self.world.conn(slot) else { return };
         match conn.phase {
+            Phase::Upgrade | Phase::Login if now < conn.login_until => {
+                let at = conn.login_until;
+                self.world.want_deadline(slot, at);
+            }
             Phase::Upgrade | Phase::Login => {
                 self.world.close(slot, codec::CloseReason::LoginDeadline);
             }
             Phase::Closing => self.world.close_now(slot),
+            Phase::Online if conn.paced.is_some() && !conn.sending => self.world.mark_dirty(slot),
             Phase::Online if conn.sending => {
                 let at = conn.progress_at.plus_ms(SLOW_CONSUMER_MS);
                 if now >= at {

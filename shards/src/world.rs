@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use codec::ws::{self, Opcode};
-use codec::{CloseReason, GroupKey, Message, Outgoing, ProtocolId, Target, TenantId};
+use codec::{CloseReason, GroupKey, Message, Outgoing, ProtocolId, Push, Target, TenantId};
 use storage::Request;
 
 use crate::backend::Backend;
@@ -78,7 +78,12 @@ impl<I: Io, B: Backend> World<I, B> {
         if conn.sending || conn.phase == Phase::Closed || !conn.has_output() {
             return Ok(());
         }
-        conn.flushed = conn.queued;
+        if let Err(wait) = unpace(conn, &mut self.pool, now) {
+            self.want_deadline(slot, wait);
+            return Ok(());
+        }
+        let Some(conn) = self.conns.get_mut(slot.index) else { return Ok(()) };
+        conn.flushed = conn.queued - conn.paced.as_ref().map_or(0, |paced| paced.bytes as u64);
         let mut batch = conn.output.take();
         if let Some(tls) = &mut conn.tls {
             let mut sealed = self.pool.take();
@@ -202,8 +207,12 @@ impl<I: Io, B: Backend> World<I, B> {
     }
 
     fn last_words(&mut self, slot: Slot, reason: CloseReason) {
-        let spoken = matches!(self.conn(slot).map(|conn| conn.phase), Some(Phase::Online));
-        if spoken {
+        let spoken = self.conn(slot).is_some_and(|conn| {
+            matches!(conn.phase, Phase::Login | Phase::Authenticating | Phase::Online)
+        });
+        // A refusal is a last word of its own, and who has said goodbye wants to hear none.
+        let is_said = matches!(reason, CloseReason::LoginRefused | CloseReason::PeerDisconnected);
+        if spoken && !is_said {
             self.transmit(slot, &Outgoing::Goodbye(reason));
         }
         let over_ws = self.conn(slot).is_some_and(|conn| matches!(conn.framing, Framing::Ws(_)));
@@ -218,10 +227,12 @@ impl<I: Io, B: Backend> World<I, B> {
         if matches!(conn.phase, Phase::Free | Phase::Closing | Phase::Closed) {
             return None;
         }
-        if let Outgoing::Push(message) = outgoing
-            && matches!(message.to, Target::Group(_))
+        if let Outgoing::Push(Push { message, stored: false }) = outgoing
+            && matches!(message.to, Target::Group(_) | Target::Room(_))
+            && conn.gap_ms == 0
+            && let Some(variant) = conn.protocol.push_variant(&config.protocols)
         {
-            let frame = frames.get(conn, &config.protocols, message);
+            let frame = frames.get(conn, &config.protocols, message, variant);
             conn.queued += frame.len() as u64;
             if frame.len() <= COPY_BYTES {
                 writer(&mut conn.output, pool).extend_from_slice(&frame);
@@ -231,6 +242,17 @@ impl<I: Io, B: Backend> World<I, B> {
             return Some(conn.queued);
         }
         let over_ws = matches!(conn.framing, Framing::Ws(_));
+        if conn.gap_ms > 0 && (conn.sending || conn.has_output()) {
+            let mut packet = Vec::new();
+            frame(over_ws, &conn.protocol, &config.protocols, outgoing, &mut packet);
+            conn.queued += packet.len() as u64;
+            if !packet.is_empty() {
+                let paced = conn.paced.get_or_insert_default();
+                paced.bytes += packet.len();
+                paced.packets.push_back(packet);
+            }
+            return Some(conn.queued);
+        }
         let out = writer(&mut conn.output, pool);
         let before = out.len();
         frame(over_ws, &conn.protocol, &config.protocols, outgoing, out);
@@ -264,6 +286,10 @@ impl<I: Io, B: Backend> Effects for World<I, B> {
         self.clear_deadline(slot);
         self.want_deadline(slot, now.plus_ms(CLOSE_DEADLINE_MS));
         self.mark_dirty(slot);
+    }
+
+    fn backlog(&self, slot: Slot) -> usize {
+        self.conns.get(slot.index).map_or(0, Conn::backlog)
     }
 
     fn unsent(&mut self, slot: Slot) {
@@ -340,8 +366,13 @@ impl FrameCache {
     /// Messages whose receivers are still being served within one turn.
     const ENTRIES: usize = 16;
 
-    fn get(&mut self, conn: &Conn, settings: &codec::Settings, message: &Message) -> Arc<[u8]> {
-        let variant = conn.protocol.push_variant(settings);
+    fn get(
+        &mut self,
+        conn: &Conn,
+        settings: &codec::Settings,
+        message: &Message,
+        variant: u16,
+    ) -> Arc<[u8]> {
         let over_ws = matches!(conn.framing, Framing::Ws(_));
         let same = |entry: &&CachedFrame| {
             entry.stamp == message.stamp && entry.variant == variant && entry.over_ws == over_ws
@@ -350,7 +381,8 @@ impl FrameCache {
             return Arc::clone(&entry.frame);
         }
         let mut bytes = Vec::with_capacity(message.body.len() + 64);
-        frame(over_ws, &conn.protocol, settings, &Outgoing::Push(message), &mut bytes);
+        let push = Outgoing::Push(Push { message, stored: false });
+        frame(over_ws, &conn.protocol, settings, &push, &mut bytes);
         let frame: Arc<[u8]> = bytes.into();
         if self.entries.len() >= Self::ENTRIES {
             self.entries.pop_front();
@@ -359,6 +391,35 @@ impl FrameCache {
         self.entries.push_back(CachedFrame { stamp, variant, over_ws, frame: Arc::clone(&frame) });
         frame
     }
+}
+
+/// Moves the next packet of a connection on which each leaves alone to its output. A connection
+/// that is being closed waits for nothing.
+///
+/// # Errors
+/// It is too early; when it will not be.
+fn unpace(conn: &mut Conn, pool: &mut BatchPool, now: Now) -> Result<(), Now> {
+    let closing = conn.phase == Phase::Closing;
+    if conn.gap_ms == 0 || conn.phase == Phase::Closed {
+        return Ok(());
+    }
+    let free_at = conn.gap_ends_at();
+    if now < free_at && !closing {
+        return Err(free_at);
+    }
+    conn.gap_over = false;
+    while let Some(paced) = &mut conn.paced
+        && (closing || conn.output.is_none())
+    {
+        if let Some(packet) = paced.packets.pop_front() {
+            paced.bytes -= packet.len();
+            writer(&mut conn.output, pool).extend_from_slice(&packet);
+        }
+        if paced.packets.is_empty() {
+            conn.paced = None;
+        }
+    }
+    Ok(())
 }
 
 /// Appends one packet in its framing; nothing where the protocol has no such word.
@@ -374,7 +435,8 @@ fn frame(
     }
     let before = out.len();
     let mut empty = false;
-    ws::encode(out, Opcode::Binary, None, len_hint(outgoing), |out| {
+    let opcode = if protocol.id().is_text() { Opcode::Text } else { Opcode::Binary };
+    ws::encode(out, opcode, None, len_hint(outgoing), |out| {
         let start = out.len();
         protocol.encode(settings, outgoing, false, out);
         empty = out.len() == start;
@@ -387,7 +449,7 @@ fn frame(
 /// About how long the packet will be; a wrong guess costs a move of the payload.
 fn len_hint(outgoing: &Outgoing<'_>) -> usize {
     match outgoing {
-        Outgoing::Push(message) => message.body.len() + 40,
+        Outgoing::Push(push) => push.message.body.len() + 40,
         _ => 33,
     }
 }

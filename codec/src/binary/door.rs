@@ -79,8 +79,8 @@ impl Protocol for BinaryPublish {
         });
     }
 
-    fn push_variant(&self, _: &Settings) -> u8 {
-        0
+    fn push_variant(&self, _: &Settings) -> Option<u8> {
+        Some(0)
     }
 
     fn content(body: &[u8]) -> Content<'_> {

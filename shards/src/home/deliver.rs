@@ -12,29 +12,36 @@
 
 use std::sync::Arc;
 
-use codec::{Message, MessageId, Outgoing, UserKey};
+use codec::{Acks, CloseReason, Failure, Message, MessageId, Outgoing, ProtocolId, Push, UserKey};
 use storage::{Append, Request};
 
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::{Delivery, Kept, Mode, Owed};
+use crate::home::outcome::Outcome;
 use crate::home::session::Flight;
 use crate::io::{Now, Slot};
 use crate::limits::{
-    INBOX_BYTES, INBOX_MESSAGES, READ_BYTES, READ_LOW_WATER, READ_ROWS, STALL_PERSIST_MS,
+    INBOX_BYTES, INBOX_MESSAGES, READ_BYTES, READ_LOW_WATER, READ_ROWS, SLOW_CONSUMER_MS,
+    STALL_PERSIST_MS, UNSENT_PAUSE_MAX_MS,
 };
 use crate::mutants::{self, Mutant};
 
 impl Home {
-    /// A message for a user whose home this is.
+    /// A message for a user whose home this is, and unless `keep`, for now or never.
     pub(super) fn deliver(
         &mut self,
         to: UserKey,
         message: Arc<Message>,
+        keep: bool,
         owed: Owed,
         now: Now,
         fx: &mut impl Effects,
     ) {
+        if !keep && !self.is_online(to) {
+            let offline = Outcome::Refused(Failure::Offline);
+            return self.settle(owed, to, offline, now, fx);
+        }
         let index = self.users.find_or_insert(to);
         self.make_inbox(index);
         let mut delivery = Delivery {
@@ -42,6 +49,7 @@ impl Home {
             message,
             kept: Kept::Memory,
             owed,
+            waited: false,
             done: false,
             flights: 0,
             charges: 0,
@@ -71,7 +79,8 @@ impl Home {
         self.append(index, delivery.seq, Arc::clone(&delivery.message), fx);
         let ack_now = mutants::on(Mutant::AckBeforeCommit);
         if ack_now {
-            self.settle(std::mem::replace(&mut delivery.owed, Owed::Nobody), to, true, fx);
+            let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
+            self.settle(owed, to, Outcome::Safe, now, fx);
         }
         self.users.at(index).inbox.as_mut().expect("made above").behind.push_back(delivery);
     }
@@ -95,19 +104,22 @@ impl Home {
             return;
         };
         let Some(inbox) = &mut self.users.at(index).inbox else { return };
+        let protocol = session.protocol.unwrap_or(ProtocolId::ALL[0]);
         let first = inbox.position(session.cursor);
         for delivery in inbox.queue.range_mut(first..) {
             if !delivery.done {
                 if !session.has_room(delivery.message.body.len()) {
                     break;
                 }
-                let end = fx.transmit(slot, &Outgoing::Push(&delivery.message));
+                let message = &*delivery.message;
+                let push = Push { message, stored: delivery.waited };
+                let end = fx.transmit(slot, &Outgoing::Push(push));
                 let flight = Flight {
                     seq: delivery.seq,
-                    tag: tag(&delivery.message.id),
+                    tag: tag(&message.id_for(protocol)),
                     end,
                     retry_at: now,
-                    body_bytes: delivery.message.body.len() as u32,
+                    body_bytes: message.body.len() as u32,
                     copies: 1,
                     sent: false,
                 };
@@ -127,7 +139,8 @@ impl Home {
         let Some(inbox) = &mut self.users.at(session.user).inbox else { return };
         let flight = session.flights.iter_mut().find(|flight| flight.seq == seq);
         let (Some(delivery), Some(flight)) = (inbox.find(seq), flight) else { return };
-        flight.end = fx.transmit(slot, &Outgoing::Push(&delivery.message));
+        let push = Push { message: &delivery.message, stored: delivery.waited };
+        flight.end = fx.transmit(slot, &Outgoing::Push(push));
         flight.copies += 1;
         flight.sent = false;
         self.counters.retries += 1;
@@ -135,9 +148,13 @@ impl Home {
 
     /// All of the connection's output up to `offset` is in the socket.
     pub fn sent(&mut self, slot: Slot, offset: u64, now: Now, fx: &mut impl Effects) {
-        let retry_at = now.plus_ms(self.config.retry_interval_ms);
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;
+        };
+        let by_bytes = session.manners.acks == Acks::Bytes;
+        let retry_at = match by_bytes {
+            true => now,
+            false => now.plus_ms(self.config.retry_interval_ms),
         };
         let mut any = false;
         let inbox = match session.flights.is_empty() {
@@ -157,7 +174,16 @@ impl Home {
         if !any {
             return;
         }
-        session.deadline.want(fx, Timer::Session(slot), retry_at);
+        if by_bytes {
+            // On a quick network they are there by now.
+            if !std::mem::replace(&mut session.asked_unsent, true) {
+                fx.unsent(slot);
+            }
+            return;
+        }
+        if session.manners.resends {
+            session.deadline.want(fx, Timer::Session(slot), retry_at);
+        }
         if !self.config.require_push_ack {
             self.count_sent_as_acknowledged(slot, now, fx);
         }
@@ -174,27 +200,104 @@ impl Home {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;
         };
-        let index = session.user;
+        let (index, protocol) = (session.user, session.protocol.unwrap_or(ProtocolId::ALL[0]));
         let Some(inbox) = self.users.at(index).inbox.as_mut() else { return };
         let wanted = tag(id);
         let found = session.flights.iter().position(|flight| {
             let same = flight.tag == wanted || mutants::on(Mutant::AckAnything);
             same && inbox
                 .find(flight.seq)
-                .is_some_and(|d| d.message.id == *id || mutants::on(Mutant::AckAnything))
+                .is_some_and(|d| {
+                    d.message.id_for(protocol) == *id || mutants::on(Mutant::AckAnything)
+                })
         });
-        let pool = &mut self.spare_flights;
-        let Some(flight) = found.and_then(|position| session.flights.remove(position, pool)) else {
+        if let Some(position) = found {
+            self.landed(slot, position, now, fx);
+        }
+    }
+
+    /// A terminal has the oldest push that it has not acknowledged.
+    pub(super) fn acknowledged_oldest(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        self.landed(slot, 0, now, fx);
+    }
+
+    /// The push at a position of the terminal's flights has arrived.
+    fn landed(&mut self, slot: Slot, position: usize, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let index = session.user;
+        let Some(flight) = session.flights.remove(position, &mut self.spare_flights) else {
             return;
         };
         session.widen();
-        self.finish(index, flight.seq, fx);
+        self.finish(index, flight.seq, now, fx);
         self.push_user(index, now, fx);
         self.tidy_user(index, fx);
     }
 
+    /// The peer's kernel has acknowledged output up to `drained`: what ends before that has
+    /// arrived, as far as a client can tell that cannot say so. `left`: there is more on its way.
+    pub(super) fn bytes_drained(
+        &mut self,
+        slot: Slot,
+        drained: u64,
+        left: bool,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(session) = self.session(slot) else { return };
+        session.asked_unsent = false;
+        if !session.flights.progress(drained, left, now, SLOW_CONSUMER_MS) {
+            return self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
+        }
+        let index = session.user;
+        // While somebody is there who can say that he has it, only his word counts.
+        let counts = !self.has_acknowledging_terminal(index);
+        let mut arrived = Vec::new();
+        let Some(session) = self.sessions.get_mut(slot.index) else { return };
+        while session.flights.iter().next().is_some_and(|f| f.sent && f.end <= drained)
+            && let Some(flight) = session.flights.remove(0, &mut self.spare_flights)
+        {
+            session.widen();
+            arrived.push(flight.seq);
+        }
+        for flight in session.flights.iter_mut().filter(|flight| flight.sent) {
+            let pause_ms = (1 << flight.copies.min(10)).min(UNSENT_PAUSE_MAX_MS);
+            flight.retry_at = now.plus_ms(pause_ms);
+            flight.copies = flight.copies.saturating_add(1);
+        }
+        for seq in arrived {
+            if counts {
+                self.finish(index, seq, now, fx);
+            } else if let Some(delivery) = self.delivery(index, seq) {
+                delivery.flights -= 1;
+            }
+        }
+        self.push_user(index, now, fx);
+        self.arm_session(slot, fx);
+        self.tidy_user(index, fx);
+    }
+
+    fn has_acknowledging_terminal(&mut self, index: u32) -> bool {
+        let terminals = self.terminals(index);
+        terminals.iter().any(|slot| {
+            let session = self.sessions.get(slot.index);
+            session.is_some_and(|session| session.manners.acks == Acks::Packets)
+        })
+    }
+
+    fn delivery(&mut self, index: u32, seq: u64) -> Option<&mut Delivery> {
+        self.users.at(index).inbox.as_mut()?.find(seq)
+    }
+
+    fn is_online(&mut self, user: UserKey) -> bool {
+        let index = self.users.find(user);
+        index.is_some_and(|index| !self.users.at(index).terminals.is_empty())
+    }
+
     /// The first acknowledgement makes a delivery done, in any state.
-    fn finish(&mut self, index: u32, seq: u64, fx: &mut impl Effects) {
+    fn finish(&mut self, index: u32, seq: u64, now: Now, fx: &mut impl Effects) {
         let user = self.users.at(index);
         let key = user.key;
         let Some(delivery) = user.inbox.as_mut().and_then(|inbox| inbox.find(seq)) else { return };
@@ -208,7 +311,7 @@ impl Home {
             fx.store(Request::Delete { user: key, seq });
         }
         self.counters.acknowledged += 1;
-        self.settle(owed, key, true, fx);
+        self.settle(owed, key, Outcome::Safe, now, fx);
     }
 
     fn pop_done(&mut self, index: u32) {
@@ -308,7 +411,7 @@ impl Home {
             done.push(flight.seq);
         }
         for seq in done {
-            self.finish(index, seq, fx);
+            self.finish(index, seq, now, fx);
         }
         self.push_user(index, now, fx);
         self.tidy_user(index, fx);
@@ -333,7 +436,8 @@ impl Home {
     ) {
         let user = self.users.at(index);
         self.counters.appends += 1;
-        let (user, binding) = (user.key, user.name.clone());
+        let binding = user.name.as_deref().filter(|_| user.binds).map(Box::from);
+        let user = user.key;
         fx.store(Request::Append(Append { user, seq, message, binding }));
     }
 }

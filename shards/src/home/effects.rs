@@ -29,6 +29,9 @@ pub trait Effects {
     /// Ends a connection after what is queued for it: the protocol's last word, then the close.
     fn close(&mut self, slot: Slot, reason: CloseReason);
 
+    /// Output of a connection that is not in its socket yet, in bytes.
+    fn backlog(&self, slot: Slot) -> usize;
+
     /// Asks how much of a connection's output the peer's kernel has not acknowledged; answered by
     /// [`super::Home::unsent`].
     fn unsent(&mut self, slot: Slot);

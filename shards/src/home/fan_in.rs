@@ -7,6 +7,7 @@ use codec::{Message, Target, UserId, UserKey};
 use crate::home::Home;
 use crate::home::effects::Effects;
 use crate::home::inbox::Owed;
+use crate::home::outcome::Outcome;
 use crate::io::Now;
 use crate::mesh::ShardMessage;
 use crate::mutants::{self, Mutant};
@@ -41,24 +42,25 @@ impl Home {
                 fan_in.remaining += 1;
             }
             let to = UserKey { tenant: group.tenant, id };
-            self.deliver(to, Arc::clone(&message), owed, now, fx);
+            self.deliver(to, Arc::clone(&message), true, owed, now, fx);
         }
         if let Some(index) = index {
-            self.fan_in_settled(index, UserId(0), true, fx);
+            self.fan_in_settled(index, UserId(0), Outcome::Safe, now, fx);
         }
     }
 
-    /// One member's delivery is safe or has failed.
+    /// One member's delivery came to its end.
     pub(super) fn fan_in_settled(
         &mut self,
         index: u32,
         user: UserId,
-        safe: bool,
+        outcome: Outcome,
+        now: Now,
         fx: &mut impl Effects,
     ) {
         let Some(fan_in) = self.fan_ins.get_mut(index) else { return };
         fan_in.remaining -= 1;
-        if !safe {
+        if !outcome.is_safe() {
             fan_in.failed.push(user);
         }
         if fan_in.remaining > 0 && !mutants::on(Mutant::FirstMemberSafe) {
@@ -67,7 +69,7 @@ impl Home {
         let Some(FanIn { failed, owed, .. }) = self.fan_ins.remove(index) else { return };
         let Owed::Request { shard, request } = owed else { return };
         if shard == self.identity.shard {
-            self.fan_done(request, &failed, fx);
+            self.fan_done(request, &failed, now, fx);
         } else {
             let failed = (!failed.is_empty()).then(|| failed.into());
             fx.route(shard, ShardMessage::FanOutDone { request, failed });

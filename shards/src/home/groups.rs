@@ -6,13 +6,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use codec::{GroupKey, Message, Target, UserId, UserKey};
+use codec::{Failure, GroupKey, Message, Target, UserId, UserKey};
 use storage::{Request, StoreError};
 
 use crate::home::Home;
 use crate::home::dedup::IdHash;
 use crate::home::effects::Effects;
 use crate::home::inbox::Owed;
+use crate::home::outcome::Outcome;
 use crate::io::{Now, ShardIndex};
 use crate::limits::{GROUP_CACHE, GROUP_MEMBERS, GROUP_UNFINISHED, GROUP_WAITING};
 use crate::mesh::ShardMessage;
@@ -57,6 +58,13 @@ impl Groups {
     /// Members are read again at the next use.
     pub(crate) fn forget(&mut self) {
         for group in self.groups.values_mut() {
+            group.members = None;
+        }
+    }
+
+    /// The same of one group.
+    pub(crate) fn forget_one(&mut self, key: GroupKey) {
+        if let Some(group) = self.groups.get_mut(&key) {
             group.members = None;
         }
     }
@@ -119,7 +127,7 @@ impl Home {
         }
         if self.groups.waiting >= GROUP_WAITING {
             self.counters.group_overflow += 1;
-            return self.settle(job.owed, sender_of(&job.message), false, fx);
+            return self.settle(job.owed, sender_of(&job.message), Outcome::FAILED, now, fx);
         }
         group.waiting.push_back(job);
         self.groups.waiting += 1;
@@ -152,7 +160,7 @@ impl Home {
             _ => {
                 self.counters.group_loads_failed += 1;
                 for job in jobs {
-                    self.settle(job.owed, sender_of(&job.message), false, fx);
+                    self.settle(job.owed, sender_of(&job.message), Outcome::FAILED, now, fx);
                 }
             }
         }
@@ -165,13 +173,13 @@ impl Home {
         let again = self.groups.take_unfinished(hash);
         let Some(members) = self.groups.groups.get(&key).and_then(|group| group.members.as_ref())
         else {
-            return self.settle(job.owed, sender, false, fx);
+            return self.settle(job.owed, sender, Outcome::FAILED, now, fx);
         };
         let is_member = members.sorted.binary_search(&sender.id).is_ok();
         if job.message.from.is_some() && !is_member && !self.config.open_groups {
-            // There is no refusal in the protocols' words: acknowledged, and goes nowhere.
             self.counters.not_a_member += 1;
-            return self.settle(job.owed, sender, true, fx);
+            let refused = Outcome::Refused(Failure::NotAllowed);
+            return self.settle(job.owed, sender, refused, now, fx);
         }
         let chosen: Box<[Arc<[UserId]>]> = match (again, &job.part) {
             (Some(users), _) => by_shard(key, users.iter().copied(), self.config.shards),
@@ -201,7 +209,7 @@ impl Home {
         let sender = sender_of(&job.message);
         let remaining = chosen.iter().filter(|members| !members.is_empty()).count() as u16;
         if remaining == 0 {
-            return self.settle(job.owed, sender, true, fx);
+            return self.settle(job.owed, sender, Outcome::Safe, now, fx);
         }
         let request = match job.owed {
             Owed::Nobody => ShardMessage::NO_REPLY,
@@ -223,7 +231,13 @@ impl Home {
     }
 
     /// A shard has answered for its members.
-    pub(super) fn fan_done(&mut self, request: u32, failed: &[UserId], fx: &mut impl Effects) {
+    pub(super) fn fan_done(
+        &mut self,
+        request: u32,
+        failed: &[UserId],
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
         let Some(fan) = self.fans.get_mut(request) else {
             debug_assert!(false, "every shard answers once");
             return;
@@ -234,11 +248,11 @@ impl Home {
             return;
         }
         let Some(fan) = self.fans.remove(request) else { return };
-        let safe = fan.failed.is_empty();
-        if !safe {
+        let outcome = if fan.failed.is_empty() { Outcome::Safe } else { Outcome::FAILED };
+        if !outcome.is_safe() {
             self.groups.remember_unfinished(fan.hash, fan.failed.into());
         }
-        self.settle(fan.owed, fan.sender, safe, fx);
+        self.settle(fan.owed, fan.sender, outcome, now, fx);
     }
 
     /// Keeps the cache in its bound: an idle group goes when it is full.

@@ -52,6 +52,8 @@ pub(crate) struct Delivery {
     pub(crate) message: Arc<Message>,
     pub(crate) kept: Kept,
     pub(crate) owed: Owed,
+    /// It was read back from the store.
+    pub(crate) waited: bool,
     /// A terminal has acknowledged it (or it became a dead letter): nothing is owed any more.
     pub(crate) done: bool,
     /// Terminals that have it in flight.
@@ -177,6 +179,7 @@ impl Inbox {
                 message: row.message,
                 kept: Kept::Stored,
                 owed: Owed::Nobody,
+                waited: true,
                 done: false,
                 flights: 0,
                 charges: row.charges,

@@ -1,12 +1,18 @@
 //! Sessions come and go: login, replacement, heartbeat, retries, the end.
 
-use codec::{CloseReason, Outgoing, Refusal, UserKey};
+use std::sync::Arc;
+
+use codec::{
+    Accepted, Acks, Answers, CloseReason, Heartbeat, Malformed, Manners, Outgoing, Patience,
+    ProtocolId, Refusal, UserKey,
+};
 use storage::{DeadReason, Request};
 
 use crate::config::DuplicatePolicy;
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::{Kept, Mode};
+use crate::home::outcome::Outcome;
 use crate::home::session::{Flight, Kind, Session};
 use crate::io::{ListenerIndex, Now, Slot};
 use crate::limits::{DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, WINDOW_MESSAGES};
@@ -16,11 +22,14 @@ use crate::mutants::{self, Mutant};
 #[derive(Clone, Debug)]
 pub struct Login {
     pub user: UserKey,
-    /// The kind of terminal; one connection per kind.
-    pub client: u8,
-    /// Open authentication: the name to bind to the id with the first message stored.
-    pub name: Option<Box<[u8]>>,
+    /// Which of the user's terminals; one connection each.
+    pub terminal: u64,
+    pub name: Arc<[u8]>,
+    /// Open authentication: the name is bound to the id with the first message stored.
+    pub binds: bool,
     pub listener: ListenerIndex,
+    pub protocol: ProtocolId,
+    pub manners: Manners,
 }
 
 /// What the end of a connection says about the messages in flight on it.
@@ -45,7 +54,7 @@ impl Home {
     /// Registers a terminal and accepts or refuses its login.
     pub fn login(&mut self, slot: Slot, login: Login, now: Now, fx: &mut impl Effects) {
         let index = self.users.find_or_insert(login.user);
-        let old = self.same_terminal(index, login.client);
+        let old = self.same_terminal(index, login.terminal);
         if old.is_some() && self.config.duplicate_policy == DuplicatePolicy::RejectNew {
             fx.transmit(slot, &Outgoing::Refused(Refusal::Duplicate));
             fx.close(slot, CloseReason::LoginRefused);
@@ -54,11 +63,20 @@ impl Home {
         self.open_session(slot, Kind::Terminal, login.listener, now);
         let session = self.sessions.entry(slot.index);
         session.user = index;
-        session.client = login.client;
+        session.terminal = login.terminal;
+        session.protocol = Some(login.protocol);
+        session.manners = login.manners;
+        if login.manners.answers == Answers::InOrder {
+            session.answers = Some(Box::default());
+        }
         let user = self.users.at(index);
-        user.terminals.push(slot);
-        user.name = user.name.take().or(login.name);
-        fx.transmit(slot, &Outgoing::Accepted);
+        user.binds |= login.binds && user.name.is_none();
+        let name = Arc::clone(user.name.get_or_insert(login.name));
+        self.accept(slot, login.user, &name, fx);
+        if login.manners.room {
+            self.enter_room(slot, index, now, fx);
+        }
+        self.users.at(index).terminals.push(slot);
         self.counters.logins += 1;
         self.catch_up(index, fx);
         if let Some(old) = old {
@@ -72,28 +90,44 @@ impl Home {
 
     /// Open authentication: the id is in use under another name.
     pub fn is_name_taken(&mut self, login: &Login) -> bool {
-        let Some(name) = &login.name else { return false };
-        let Some(index) = self.users.find(login.user) else { return false };
-        self.users.at(index).name.as_ref().is_some_and(|bound| bound != name)
+        let Some(index) = self.users.find(login.user).filter(|_| login.binds) else { return false };
+        self.users.at(index).name.as_ref().is_some_and(|bound| *bound != login.name)
+    }
+
+    fn accept(&mut self, slot: Slot, user: UserKey, name: &[u8], fx: &mut impl Effects) {
+        let pings = self.sessions.entry(slot.index).manners.heartbeat == Heartbeat::Ping;
+        let interval_s = self.config.heartbeat_interval_ms.div_ceil(1_000);
+        let accepted = Accepted {
+            user: user.id,
+            name,
+            session: u64::from(self.identity.shard) << 48 | self.counters.logins,
+            time_ms: fx.unix_ms(),
+            heartbeat_s: if pings { u32::try_from(interval_s).unwrap_or(u32::MAX) } else { 0 },
+        };
+        fx.transmit(slot, &Outgoing::Accepted(accepted));
     }
 
     /// Registers a connection of the publish door.
     pub fn open_door(&mut self, slot: Slot, listener: ListenerIndex, now: Now) {
         self.open_session(slot, Kind::Door, listener, now);
-        self.sessions.entry(slot.index).door = Some(Box::default());
+        self.sessions.entry(slot.index).answers = Some(Box::default());
     }
 
     /// A packet that made no sense: answered, forgiven a few times.
-    pub fn malformed(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+    pub fn malformed(&mut self, slot: Slot, what: Malformed, now: Now, fx: &mut impl Effects) {
         let max_invalid = self.config.max_invalid;
         let Some(session) = self.session(slot) else { return };
         if session.kind == Kind::Door {
-            return self.door_malformed(slot, now, fx);
+            return self.door_malformed(slot, what, now, fx);
         }
         session.missed = 0;
         session.invalid = session.invalid.saturating_add(1);
-        let close = session.invalid > max_invalid;
-        fx.transmit(slot, &Outgoing::Invalid);
+        let close = match session.manners.patience {
+            Patience::None => true,
+            Patience::Some => session.invalid > max_invalid,
+            Patience::Endless => false,
+        };
+        fx.transmit(slot, &Outgoing::Invalid(what));
         if close {
             self.hang_up(slot, CloseReason::Malformed, now, fx);
         }
@@ -126,17 +160,20 @@ impl Home {
         if session.kind == Kind::Door {
             return self.door_timer(slot, now, fx);
         }
-        if !fx.is_read(slot) {
+        let Manners { acks, heartbeat, .. } = session.manners;
+        if !fx.is_read(slot) && acks == Acks::Packets {
             // We do not read it, so it cannot answer: silence means nothing.
             self.postpone(slot, now);
             return self.arm_session(slot, fx);
         }
-        if now >= session.next_ping && !self.heartbeat(slot, now, fx) {
+        let pings = heartbeat == Heartbeat::Ping && now >= session.next_ping;
+        if pings && !self.heartbeat(slot, now, fx) {
             return;
         }
         let Some(session) = self.session(slot) else { return };
         let due = |flight: &Flight| flight.sent && flight.retry_at <= now;
-        if session.flights.iter().any(due) && !session.asked_unsent {
+        let look = session.looks_after_flights() && !session.asked_unsent;
+        if look && session.flights.iter().any(due) {
             // What is still in the socket must not be sent again; ask before retrying.
             session.asked_unsent = true;
             fx.unsent(slot);
@@ -147,6 +184,10 @@ impl Home {
     /// The answer to [`Effects::unsent`]: `sent` bytes of the connection's output have gone to the
     /// socket in all, `unsent` of them are not acknowledged by the peer's kernel.
     pub fn unsent(&mut self, slot: Slot, sent: u64, unsent: u64, now: Now, fx: &mut impl Effects) {
+        let acks = self.session(slot).map(|session| session.manners.acks);
+        if acks == Some(Acks::Bytes) {
+            return self.bytes_drained(slot, sent.saturating_sub(unsent), unsent > 0, now, fx);
+        }
         if !fx.is_read(slot) {
             self.postpone(slot, now);
         }
@@ -194,10 +235,10 @@ impl Home {
         slots.len() < budget
     }
 
-    fn same_terminal(&mut self, user: u32, client: u8) -> Option<Slot> {
+    fn same_terminal(&mut self, user: u32, terminal: u64) -> Option<Slot> {
         let terminals = self.terminals(user);
         terminals.into_iter().find(|slot| {
-            self.sessions.get(slot.index).is_some_and(|session| session.client == client)
+            self.sessions.get(slot.index).is_some_and(|session| session.terminal == terminal)
         })
     }
 
@@ -258,7 +299,7 @@ impl Home {
     }
 
     fn door_timer(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let Some(front) = self.door_front(slot) else { return };
+        let Some(front) = self.oldest_request(slot) else { return };
         let deadline = front.plus_ms(DOOR_DEADLINE_MS);
         if now >= deadline {
             return self.hang_up(slot, CloseReason::DoorTimeout, now, fx);
@@ -270,8 +311,9 @@ impl Home {
 
     pub(super) fn arm_session(&mut self, slot: Slot, fx: &mut impl Effects) {
         let Some(session) = self.session(slot) else { return };
-        if session.kind == Kind::Terminal {
-            let at = session.next_deadline();
+        if session.kind == Kind::Terminal
+            && let Some(at) = session.next_deadline()
+        {
             session.deadline.want(fx, Timer::Session(slot), at);
         }
     }
@@ -295,7 +337,10 @@ impl Home {
                 }
             }
         }
-        let blame = if round == Round::Failed { self.blame(index, &ended, fx) } else { None };
+        let blame = if round == Round::Failed { self.blame(index, &ended, now, fx) } else { None };
+        if ended.manners.room {
+            self.leave_room(slot, index, now, fx);
+        }
         if last {
             self.all_to_store(index, fx);
         } else {
@@ -309,7 +354,13 @@ impl Home {
     }
 
     /// The store request for the message that a failed round is held against, if any.
-    fn blame(&mut self, index: u32, ended: &Session, fx: &mut impl Effects) -> Option<Request> {
+    fn blame(
+        &mut self,
+        index: u32,
+        ended: &Session,
+        now: Now,
+        fx: &mut impl Effects,
+    ) -> Option<Request> {
         // Whether it has left for the socket does not matter: a receiver that reads the first
         // message of a long send and hangs up ends that send too.
         let (oldest, alone) = (ended.flights.iter().next()?.seq, ended.flights.len() == 1);
@@ -340,7 +391,7 @@ impl Home {
             delivery.kept == Kept::Storing || owed == crate::home::inbox::Owed::Nobody,
             "a stored delivery owes nothing"
         );
-        self.settle(owed, key, false, fx);
+        self.settle(owed, key, Outcome::FAILED, now, fx);
         Some(Request::DeadLetter { user: key, seq: oldest, reason: DeadReason::Poison })
     }
 

@@ -1,27 +1,27 @@
 //! A sender's publish on his home shard, from its arrival until it is safe or has failed.
 //!
-//! Owns: the requests under way, the senders' de-duplication windows, the door's ordered replies.
-//! A failed request is never answered: the sender keeps the message, that is what his resend is
-//! for.
+//! Owns: the requests under way, the senders' de-duplication windows. A failed request is answered
+//! only where the protocol has a word for it: the sender keeps the message, that is what his resend
+//! is for.
 
 use std::sync::Arc;
 
 use codec::{
-    CloseReason, Destination, GroupKey, Message, MessageId, Outgoing, ProtocolId, Publish,
-    PublishKind, Target, TenantId, UserId, UserKey,
+    Destination, Failure, GroupKey, Message, MessageId, Outgoing, ProtocolId, Publish, PublishKind,
+    Receipt, Target, TenantId, UserId, UserKey,
 };
 use smallvec::SmallVec;
+use storage::NameKind;
 
 use crate::home::Home;
+use crate::home::answers::Ended;
 use crate::home::dedup::{Dedup, IdHash, Place, Seen};
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::Owed;
-use crate::home::session::{DoorEntry, DoorQueue, Kind, Outcome};
+use crate::home::outcome::Outcome;
+use crate::home::session::Kind;
 use crate::io::{Now, Slot};
-use crate::limits::{
-    DEDUP_IDS, DEDUP_MS, DEDUP_SHARD_IDS, DOOR_DEADLINE_MS, DOOR_OUTSTANDING, DOOR_WAITERS,
-    PUBLISHES_OUTSTANDING,
-};
+use crate::limits::{DEDUP_IDS, DEDUP_MS, DEDUP_SHARD_IDS, DOOR_WAITERS, PUBLISHES_OUTSTANDING};
 use crate::mesh::ShardMessage;
 use crate::mutants::{self, Mutant};
 use crate::router::{home_of_group, home_of_user};
@@ -38,8 +38,8 @@ pub(crate) struct Pending {
 
 #[derive(Debug)]
 enum Origin {
-    /// A user, and the id's place in his window.
-    User { user: UserKey, place: Option<Place> },
+    /// A user, the id's place in his window, and the request's in the order of his answers.
+    User { user: UserKey, place: Option<Place>, number: Option<u32> },
     /// The request's number on its door connection.
     Door { number: u32 },
 }
@@ -55,9 +55,28 @@ pub(crate) struct DoorId {
 struct Parcel {
     message: Arc<Message>,
     part: Option<Arc<[UserId]>>,
+    keep: bool,
+}
+
+/// Whose message it is.
+struct Sender {
+    tenant: TenantId,
+    protocol: ProtocolId,
+    from: Option<UserKey>,
+    from_name: Arc<[u8]>,
+}
+
+/// A publish that is not taken over. `to`: the name that was addressed, if it was one.
+pub(super) struct Refused<'a> {
+    pub(super) slot: Slot,
+    pub(super) number: Option<u32>,
+    pub(super) id: MessageId,
+    pub(super) why: Failure,
+    pub(super) to: &'a [u8],
 }
 
 impl Home {
+    /// A publish of a terminal or of a back end.
     pub(super) fn publish(
         &mut self,
         slot: Slot,
@@ -66,83 +85,183 @@ impl Home {
         fx: &mut impl Effects,
     ) {
         self.counters.publishes += 1;
-        let Some(session) = self.session(slot) else { return };
-        let at_once = session.ack_at_once;
-        if session.kind == Kind::Door {
-            let (tenant, protocol) = fx.origin(slot);
-            let parcel = self.parcel(tenant, protocol, None, publish, fx);
-            let number = self.open_door_request(slot, publish, now, fx);
-            let (kind, id) = (publish.to.kind(), publish.id);
-            let origin = Origin::Door { number };
-            let request = match at_once {
-                true => ShardMessage::NO_REPLY,
-                false => self.pendings.insert(Pending { slot, kind, id, origin }),
-            };
-            self.route(parcel, request, now, fx);
-            if at_once {
-                self.door_answer(slot, number, true, fx);
+        let number = self.open_request(slot, publish.to.kind(), publish.id, now, fx);
+        match publish.to {
+            Destination::Name(name) => {
+                self.publish_to_name(slot, name, NameKind::Any, publish, number, now, fx);
             }
-            return;
+            Destination::GroupName(name) => {
+                self.publish_to_name(slot, name, NameKind::Group, publish, number, now, fx);
+            }
+            Destination::Room => self.say(slot, publish, number, now, fx),
+            Destination::User(_) | Destination::Group(_) | Destination::GroupPart(..) => {
+                self.publish_to(slot, publish, number, now, fx);
+            }
         }
+    }
+
+    /// A publish whose recipient is known by number.
+    pub(super) fn publish_to(
+        &mut self,
+        slot: Slot,
+        publish: &Publish<'_>,
+        number: Option<u32>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(session) = self.session(slot) else { return };
+        if session.kind == Kind::Door {
+            return self.publish_at_door(slot, publish, number, now, fx);
+        }
+        let (at_once, manners) = (session.ack_at_once, session.manners);
         let index = session.user;
-        let key = self.users.at(index).key;
-        let (_, protocol) = fx.origin(slot);
         let kind = publish.to.kind();
         let hash = self.hasher.hash(kind, target_number(&publish.to), &publish.id);
         // The window is in no cache: while it comes, the message is made, which duplicates waste.
         self.users.at(index).dedup.iter().for_each(|dedup| dedup.fetch(hash));
-        let parcel = self.parcel(key.tenant, protocol, Some(key), publish, fx);
-        match self.seen(index, hash) {
+        let Some(parcel) = self.parcel_of(slot, index, publish, fx) else { return };
+        let unique = manners.unique_ids && !publish.id.as_bytes().is_empty();
+        let seen = if unique { self.seen(index, hash) } else { None };
+        if number.is_some() {
+            let Message { stamp, time_ms, .. } = *parcel.message;
+            self.keep_receipt(slot, number, Receipt { stamp, time_ms });
+        }
+        let user = self.users.at(index).key;
+        match seen {
             Some(Seen::Safe) => {
                 self.counters.duplicates += 1;
-                fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
+                self.say_safe(slot, number, kind, publish.id, now, fx);
             }
             Some(Seen::Pending(request)) => {
                 self.counters.duplicates += 1;
-                self.move_pending(request, slot, fx);
+                self.move_pending(request, slot, number, now, fx);
             }
             None if at_once => {
                 let request = ShardMessage::NO_REPLY;
-                let place = self.remember(index, hash, 0, now, fx);
-                self.settle_window(key, slot, place, true);
-                fx.transmit(slot, &Outgoing::PublishAck(kind, publish.id));
+                let place = unique.then(|| self.remember(index, hash, 0, now, fx)).flatten();
+                self.settle_window(user, slot, place, true);
+                self.say_safe(slot, number, kind, publish.id, now, fx);
                 self.route(parcel, request, now, fx);
             }
             None => {
-                let origin = Origin::User { user: key, place: None };
+                let origin = Origin::User { user, place: None, number };
                 let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
                 self.count_outstanding(slot, 1);
-                let place = self.remember(index, hash, request, now, fx);
-                if let Some(pending) = self.pendings.get_mut(request) {
-                    pending.origin = Origin::User { user: key, place };
+                if unique {
+                    let remembered = self.remember(index, hash, request, now, fx);
+                    if let Some(Pending { origin: Origin::User { place, .. }, .. }) =
+                        self.pendings.get_mut(request)
+                    {
+                        *place = remembered;
+                    }
                 }
                 self.route(parcel, request, now, fx);
             }
         }
     }
 
+    fn publish_at_door(
+        &mut self,
+        slot: Slot,
+        publish: &Publish<'_>,
+        number: Option<u32>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let at_once = self.session(slot).is_some_and(|session| session.ack_at_once);
+        let (tenant, protocol) = fx.origin(slot);
+        let sender = Sender { tenant, protocol, from: None, from_name: Arc::default() };
+        let Some(parcel) = self.parcel(sender, publish, fx) else { return };
+        let Some(number) = number else { return };
+        let (kind, id) = (publish.to.kind(), publish.id);
+        let origin = Origin::Door { number };
+        let request = match at_once {
+            true => ShardMessage::NO_REPLY,
+            false => self.pendings.insert(Pending { slot, kind, id, origin }),
+        };
+        self.route(parcel, request, now, fx);
+        if at_once {
+            self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx);
+        }
+    }
+
+    fn say_safe(
+        &mut self,
+        slot: Slot,
+        number: Option<u32>,
+        kind: PublishKind,
+        id: MessageId,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        match number {
+            Some(number) => self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx),
+            None => {
+                fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
+            }
+        }
+    }
+
+    /// A publish that never got a request is refused, where the protocol has a word for it.
+    pub(super) fn refuse(&mut self, refused: Refused<'_>, now: Now, fx: &mut impl Effects) {
+        let Refused { slot, number, id, why, to } = refused;
+        self.counters.publishes_failed += 1;
+        match number {
+            Some(number) => {
+                self.answer(slot, number, Ended::Publish(Outcome::Refused(why)), now, fx);
+            }
+            None => {
+                fx.transmit(slot, &Outgoing::PublishFailed { id, why, to });
+            }
+        }
+    }
+
     /// A request came to its end: acknowledge, or forget it so that a resend is tried again.
-    pub(super) fn settled(&mut self, request: u32, safe: bool, fx: &mut impl Effects) {
+    pub(super) fn settled(
+        &mut self,
+        request: u32,
+        outcome: Outcome,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
         let Some(pending) = self.pendings.remove(request) else {
             debug_assert!(false, "every request is settled once");
             return;
         };
-        self.counters.count_settled(safe);
-        match pending.origin {
-            Origin::User { user, place } => {
-                self.settle_window(user, pending.slot, place, safe);
-                let Some(session) = self.session(pending.slot) else { return };
-                let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
-                session.outstanding = session.outstanding.saturating_sub(1);
-                let has_room = session.outstanding < PUBLISHES_OUTSTANDING;
-                if safe {
-                    fx.transmit(pending.slot, &Outgoing::PublishAck(pending.kind, pending.id));
-                }
-                if was_full && has_room {
-                    fx.resume(pending.slot);
-                }
+        let Pending { slot, kind, id, origin } = pending;
+        let (user, place, number) = match origin {
+            Origin::User { user, place, number } => (user, place, number),
+            Origin::Door { number } => {
+                self.counters.count_settled(outcome.is_safe());
+                return self.answer(slot, number, Ended::Publish(outcome), now, fx);
             }
-            Origin::Door { number } => self.door_answer(pending.slot, number, safe, fx),
+        };
+        let refusals = self.session(slot).is_some_and(|session| session.manners.refusals);
+        let outcome = match outcome {
+            // Where there is no word for it, it is acknowledged, and goes nowhere.
+            Outcome::Refused(Failure::NotAllowed) if !refusals => Outcome::Safe,
+            outcome => outcome,
+        };
+        self.counters.count_settled(outcome.is_safe());
+        self.settle_window(user, slot, place, outcome.is_safe());
+        let Some(session) = self.session(slot) else { return };
+        let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
+        session.outstanding = session.outstanding.saturating_sub(1);
+        let has_room = session.outstanding < PUBLISHES_OUTSTANDING;
+        match (number, outcome) {
+            (Some(number), outcome) => {
+                self.answer(slot, number, Ended::Publish(outcome), now, fx);
+            }
+            (None, Outcome::Safe) => {
+                fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
+            }
+            (None, Outcome::Refused(why)) if refusals => {
+                fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
+            }
+            (None, Outcome::Refused(_)) => {}
+        }
+        if was_full && has_room {
+            fx.resume(slot);
         }
     }
 
@@ -151,12 +270,13 @@ impl Home {
         &mut self,
         to: UserKey,
         message: Arc<Message>,
+        keep: bool,
         owed: Owed,
         now: Now,
         fx: &mut impl Effects,
     ) {
         match self.door_dedup(&message, owed, to, now, fx) {
-            Some(owed) => self.deliver(to, message, owed, now, fx),
+            Some(owed) => self.deliver(to, message, keep, owed, now, fx),
             None => self.counters.duplicates += 1,
         }
     }
@@ -177,14 +297,15 @@ impl Home {
         let (kind, tenant, number) = match message.to {
             Target::User(user) => (PublishKind::User, user.tenant, user.id.0),
             Target::Group(group) => (PublishKind::Group, group.tenant, group.id.0),
+            Target::Room(_) => return Some(owed),
         };
         let hash = self.hasher.hash(kind, number, &message.id);
         let hash = self.hasher.with_sender(hash, u64::from(tenant.0));
         match self.door_window.find(hash) {
-            Some(Seen::Safe) => self.settle(owed, user, true, fx),
+            Some(Seen::Safe) => self.settle(owed, user, Outcome::Safe, now, fx),
             Some(Seen::Pending(index)) => match self.door_ids.get_mut(index) {
                 Some(door) if door.waiters.len() < DOOR_WAITERS => door.waiters.push((owed, user)),
-                _ => self.settle(owed, user, false, fx),
+                _ => self.settle(owed, user, Outcome::FAILED, now, fx),
             },
             None => {
                 let waiters = SmallVec::from_elem((owed, user), 1);
@@ -199,19 +320,20 @@ impl Home {
         None
     }
 
-    pub(super) fn door_settled(&mut self, index: u32, safe: bool, fx: &mut impl Effects) {
+    pub(super) fn door_settled(
+        &mut self,
+        index: u32,
+        outcome: Outcome,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
         let Some(door) = self.door_ids.remove(index) else { return };
         if let Some(place) = door.place {
-            self.door_window.settle(place, safe);
+            self.door_window.settle(place, outcome.is_safe());
         }
         for (owed, user) in door.waiters {
-            self.settle(owed, user, safe, fx);
+            self.settle(owed, user, outcome, now, fx);
         }
-    }
-
-    /// When the oldest unanswered request of a door came in.
-    pub(super) fn door_front(&mut self, slot: Slot) -> Option<Now> {
-        Some(self.session(slot)?.door.as_ref()?.entries.front()?.since)
     }
 
     /// Drops ids older than the window; returns when to look again.
@@ -227,10 +349,11 @@ impl Home {
     }
 
     fn route(&mut self, parcel: Parcel, request: u32, now: Now, fx: &mut impl Effects) {
-        let Parcel { message, part } = parcel;
+        let Parcel { message, part, keep } = parcel;
         match message.to {
-            Target::User(to) => self.route_to_user(to, message, request, now, fx),
+            Target::User(to) => self.route_to_user(to, message, keep, request, now, fx),
             Target::Group(group) => self.route_to_group(group, message, part, request, now, fx),
+            Target::Room(_) => unreachable!("a parcel is for users or groups"),
         }
     }
 
@@ -238,6 +361,7 @@ impl Home {
         &mut self,
         to: UserKey,
         message: Arc<Message>,
+        keep: bool,
         request: u32,
         now: Now,
         fx: &mut impl Effects,
@@ -245,9 +369,9 @@ impl Home {
         let home = home_of_user(to, self.config.shards);
         if home == self.identity.shard {
             let owed = self.own_request(request);
-            self.accept_delivery(to, message, owed, now, fx);
+            self.accept_delivery(to, message, keep, owed, now, fx);
         } else {
-            fx.route(home, ShardMessage::Deliver { to, message, request });
+            fx.route(home, ShardMessage::Deliver { to, message, keep, request });
         }
     }
 
@@ -276,33 +400,54 @@ impl Home {
         }
     }
 
-    fn parcel(
+    /// `None`: it is for nobody that has a number.
+    fn parcel_of(
         &mut self,
-        tenant: TenantId,
-        protocol: ProtocolId,
-        from: Option<UserKey>,
+        slot: Slot,
+        index: u32,
         publish: &Publish<'_>,
         fx: &impl Effects,
-    ) -> Parcel {
+    ) -> Option<Parcel> {
+        let (_, protocol) = fx.origin(slot);
+        let user = self.users.at(index);
+        let (from, tenant) = (Some(user.key), user.key.tenant);
+        let from_name = user.name.clone().unwrap_or_default();
+        self.parcel(Sender { tenant, protocol, from, from_name }, publish, fx)
+    }
+
+    fn parcel(
+        &mut self,
+        sender: Sender,
+        publish: &Publish<'_>,
+        fx: &impl Effects,
+    ) -> Option<Parcel> {
+        let Sender { tenant, protocol, from, from_name } = sender;
         let (to, part) = match publish.to {
             Destination::User(id) => (Target::User(UserKey { tenant, id }), None),
             Destination::Group(id) => (Target::Group(GroupKey { tenant, id }), None),
             Destination::GroupPart(id, users) => {
                 (Target::Group(GroupKey { tenant, id }), Some(users.iter().collect()))
             }
+            Destination::Name(_) | Destination::GroupName(_) | Destination::Room => return None,
         };
-        let counter = (u64::from(self.identity.shard) << 48) | self.next_stamp;
-        self.next_stamp += 1;
         let message = Arc::new(Message {
-            stamp: (u128::from(self.identity.boot) << 64) | u128::from(counter),
+            stamp: self.stamp(),
             id: publish.id,
             from,
+            from_name,
             to,
             protocol,
             time_ms: fx.unix_ms(),
             body: publish.body.into(),
         });
-        Parcel { message, part }
+        Some(Parcel { message, part, keep: publish.keep })
+    }
+
+    /// The next message's, unique over all gateways and restarts.
+    pub(super) fn stamp(&mut self) -> u128 {
+        let counter = (u64::from(self.identity.shard) << 48) | self.next_stamp;
+        self.next_stamp += 1;
+        (u128::from(self.identity.boot) << 64) | u128::from(counter)
     }
 
     fn seen(&mut self, index: u32, hash: IdHash) -> Option<Seen> {
@@ -360,90 +505,35 @@ impl Home {
     }
 
     /// A resend of a publish under way: the newest connection gets the acknowledgement.
-    fn move_pending(&mut self, request: u32, slot: Slot, fx: &mut impl Effects) {
+    fn move_pending(
+        &mut self,
+        request: u32,
+        slot: Slot,
+        number: Option<u32>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
         let old = std::mem::replace(&mut pending.slot, slot);
+        let old_number = match &mut pending.origin {
+            Origin::User { number: known, .. } => std::mem::replace(known, number),
+            Origin::Door { .. } => None,
+        };
         if old != slot {
             self.count_outstanding(old, -1);
             self.count_outstanding(slot, 1);
             fx.resume(old);
         }
+        if let Some(number) = old_number {
+            // Its place in the order must not stay open.
+            self.answer(old, number, Ended::Publish(Outcome::FAILED), now, fx);
+        }
     }
 
-    fn count_outstanding(&mut self, slot: Slot, change: i16) {
+    pub(super) fn count_outstanding(&mut self, slot: Slot, change: i16) {
         if let Some(session) = self.session(slot) {
             session.outstanding = session.outstanding.saturating_add_signed(change);
             debug_assert!(session.outstanding <= 4 * PUBLISHES_OUTSTANDING);
-        }
-    }
-
-    /// The request's number on its connection.
-    fn open_door_request(
-        &mut self,
-        slot: Slot,
-        publish: &Publish<'_>,
-        now: Now,
-        fx: &mut impl Effects,
-    ) -> u32 {
-        let (kind, id) = (publish.to.kind(), publish.id);
-        let session = self.sessions.entry(slot.index);
-        let door = session.door.get_or_insert_with(Box::<DoorQueue>::default);
-        let number = door.first.wrapping_add(door.entries.len() as u32);
-        door.entries.push_back(DoorEntry { kind, id, since: now, outcome: None });
-        debug_assert!(door.entries.len() <= 4 * usize::from(DOOR_OUTSTANDING));
-        session.deadline.want(fx, Timer::Session(slot), now.plus_ms(DOOR_DEADLINE_MS));
-        number
-    }
-
-    fn door_answer(&mut self, slot: Slot, number: u32, safe: bool, fx: &mut impl Effects) {
-        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
-            return;
-        };
-        let position = number.wrapping_sub(door.first) as usize;
-        if let Some(entry) = door.entries.get_mut(position) {
-            entry.outcome = Some(if safe { Outcome::Safe } else { Outcome::Failed });
-        }
-        self.answer_door(slot, fx);
-    }
-
-    /// A request that made no sense is answered in its turn, too.
-    pub(super) fn door_malformed(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
-            return;
-        };
-        let (kind, id) = (PublishKind::User, MessageId::from([0; MessageId::MAX]));
-        let outcome = Some(Outcome::Malformed);
-        door.deaf = true;
-        door.entries.push_back(DoorEntry { kind, id, since: now, outcome });
-        self.answer_door(slot, fx);
-    }
-
-    /// The door answers in the order of the requests. One that failed or made no sense ends the
-    /// connection when it comes to the front, after the answers before it.
-    fn answer_door(&mut self, slot: Slot, fx: &mut impl Effects) {
-        let Some(door) = self.session(slot).and_then(|session| session.door.as_mut()) else {
-            return;
-        };
-        let mut end = None;
-        while end.is_none()
-            && let Some(entry) = door.entries.pop_front_if(|entry| entry.outcome.is_some())
-        {
-            door.first = door.first.wrapping_add(1);
-            match entry.outcome {
-                Some(Outcome::Failed) => end = Some(CloseReason::DoorTimeout),
-                Some(Outcome::Malformed) => {
-                    fx.transmit(slot, &Outgoing::Invalid);
-                    end = Some(CloseReason::Malformed);
-                }
-                _ => {
-                    fx.transmit(slot, &Outgoing::PublishAck(entry.kind, entry.id));
-                }
-            }
-        }
-        match end {
-            Some(reason) => self.hang_up(slot, reason, Now::default(), fx),
-            None if self.may_read(slot) => fx.resume(slot),
-            None => {}
         }
     }
 }
@@ -452,5 +542,6 @@ fn target_number(to: &Destination<'_>) -> u32 {
     match to {
         Destination::User(id) => id.0,
         Destination::Group(id) | Destination::GroupPart(id, _) => id.0,
+        Destination::Name(_) | Destination::GroupName(_) | Destination::Room => 0,
     }
 }

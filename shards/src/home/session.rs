@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 
-use codec::{MessageId, PublishKind};
+use codec::{Acks, Heartbeat, Manners, ProtocolId};
 
+use crate::home::answers::AnswerQueue;
 use crate::home::effects::{Effects, Timer};
 use crate::io::{Now, Slot};
 use crate::limits::{SPARE_FLIGHTS, WINDOW_BYTES, WINDOW_MESSAGES};
@@ -118,38 +119,13 @@ impl Flights {
     }
 }
 
-/// A request at the door, answered in order.
-#[derive(Debug)]
-pub(crate) struct DoorEntry {
-    pub(crate) kind: PublishKind,
-    pub(crate) id: MessageId,
-    pub(crate) since: Now,
-    pub(crate) outcome: Option<Outcome>,
-}
-
-/// How a request at the door ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Safe,
-    Failed,
-    /// It made no sense; neither would what follows.
-    Malformed,
-}
-
-/// The unanswered requests of a door connection.
-#[derive(Debug, Default)]
-pub(crate) struct DoorQueue {
-    pub(crate) entries: VecDeque<DoorEntry>,
-    /// Number of `entries[0]`, counted from the first request of the connection.
-    pub(crate) first: u32,
-    /// Something made no sense: nothing more is taken from this connection.
-    pub(crate) deaf: bool,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     pub(crate) kind: Kind,
-    pub(crate) client: u8,
+    pub(crate) manners: Manners,
+    pub(crate) protocol: Option<ProtocolId>,
+    /// Which of the user's terminals it is: one session each.
+    pub(crate) terminal: u64,
     /// Messages that may be in flight: [`WINDOW_MESSAGES`], or fewer after a failed round.
     pub(crate) window: u8,
     /// Heartbeats since the last packet of the client.
@@ -168,7 +144,8 @@ pub(crate) struct Session {
     pub(crate) cursor: u64,
     pub(crate) flights: Flights,
     pub(crate) next_ping: Now,
-    pub(crate) door: Option<Box<DoorQueue>>,
+    /// Where answers have an order.
+    pub(crate) answers: Option<Box<AnswerQueue>>,
     pub(crate) deadline: Deadline,
 }
 
@@ -190,12 +167,19 @@ impl Session {
         self.window = self.window.saturating_mul(2).min(WINDOW_MESSAGES);
     }
 
-    /// When the session's timer must fire next.
-    pub(crate) fn next_deadline(&self) -> Now {
+    /// When the session's timer must fire next, if it must.
+    pub(crate) fn next_deadline(&self) -> Option<Now> {
         // While the answer about the socket is awaited, it decides about retries, not the timer.
         let waiting = |flight: &&Flight| flight.sent && !self.asked_unsent;
-        let retry = self.flights.iter().filter(waiting).map(|flight| flight.retry_at);
-        retry.chain([self.next_ping]).min().unwrap_or(self.next_ping)
+        let flights = self.flights.iter().filter(waiting).filter(|_| self.looks_after_flights());
+        let retry = flights.map(|flight| flight.retry_at);
+        let ping = (self.manners.heartbeat == Heartbeat::Ping).then_some(self.next_ping);
+        retry.chain(ping).min()
+    }
+
+    /// Time alone does something about what is in flight: it is sent again, or asked for.
+    pub(crate) fn looks_after_flights(&self) -> bool {
+        self.manners.resends || self.manners.acks == Acks::Bytes
     }
 }
 

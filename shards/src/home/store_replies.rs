@@ -1,11 +1,12 @@
 //! What the store answered.
 
-use codec::UserKey;
+use codec::{GroupKey, UserKey};
 use storage::{Row, StoreError};
 
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::{Kept, Mode, Owed};
+use crate::home::outcome::Outcome;
 use crate::io::Now;
 use crate::limits::STORE_RETRY_MS;
 use crate::mutants::{self, Mutant};
@@ -27,7 +28,7 @@ impl Home {
         let Some(inbox) = &mut user.inbox else { return };
         if let Ok(position) = inbox.behind.binary_search_by_key(&seq, |delivery| delivery.seq) {
             let delivery = inbox.behind.remove(position).expect("found");
-            self.settle(delivery.owed, key, result.is_ok(), fx);
+            self.settle(delivery.owed, key, Outcome::from(result), now, fx);
             self.tidy_user(index, fx);
             return;
         }
@@ -36,7 +37,7 @@ impl Home {
             Ok(()) => {
                 delivery.kept = Kept::Stored;
                 let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
-                self.settle(owed, key, true, fx);
+                self.settle(owed, key, Outcome::Safe, now, fx);
             }
             Err(_) => {
                 // Back in flight, unacknowledged: a terminal may still take it.
@@ -93,9 +94,15 @@ impl Home {
         self.tidy_user(index, fx);
     }
 
-    /// Another process changed the store: group members are read again at their next use.
+    /// Another process changed the store: members and names are read again at their next use.
     pub fn store_changed(&mut self) {
         self.groups.forget();
+        self.names.forget();
+    }
+
+    /// Somebody has come into a group or left it.
+    pub fn group_changed(&mut self, group: GroupKey) {
+        self.groups.forget_one(group);
     }
 
     /// Dead letters of a user were put back: read from the start once nothing is in memory.

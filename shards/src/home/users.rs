@@ -4,6 +4,8 @@
 //! Records sit in a chunked slab, found through a chained hash index whose bucket array has its
 //! final size from the start (untouched pages cost nothing), so that growth never copies.
 
+use std::sync::Arc;
+
 use codec::UserKey;
 use smallvec::SmallVec;
 
@@ -22,8 +24,10 @@ pub(crate) struct User {
     /// Exists while anything is queued, stored or read for the user.
     pub(crate) inbox: Option<Box<Inbox>>,
     pub(crate) dedup: Option<Box<Dedup>>,
-    /// Open authentication: the name the id was handed out for, until the store has it.
-    pub(crate) name: Option<Box<[u8]>>,
+    /// Under which he logged in.
+    pub(crate) name: Option<Arc<[u8]>>,
+    /// Open authentication: the name is bound to the id with the first message stored for him.
+    pub(crate) binds: bool,
     /// Dead letters were put back among rows already read: read from the start when idle.
     pub(crate) requeued: bool,
     pub(crate) deadline: Deadline,
@@ -73,6 +77,7 @@ impl Users {
             inbox: None,
             dedup: None,
             name: None,
+            binds: false,
             requeued: false,
             deadline: Deadline::default(),
             chain: self.heads[bucket],
@@ -84,6 +89,10 @@ impl Users {
     /// The record at an index that [`Self::find`] gave and that was not removed since.
     pub(crate) fn at(&mut self, index: u32) -> &mut User {
         self.slab.get_mut(index).expect("user indices are kept only while the record lives")
+    }
+
+    pub(crate) fn get(&self, index: u32) -> Option<&User> {
+        self.slab.get(index)
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> User {

@@ -1,0 +1,31 @@
+//! How a publish or a delivery ended, in one word.
+
+use codec::Failure;
+use storage::StoreError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A terminal has acknowledged it, or it is committed.
+    Safe,
+    /// It is not taken over; the sender still has it.
+    Refused(Failure),
+}
+
+impl Outcome {
+    /// Neither delivered nor stored, for a reason that may pass.
+    pub(crate) const FAILED: Self = Self::Refused(Failure::Busy);
+
+    pub(crate) fn is_safe(self) -> bool {
+        self == Self::Safe
+    }
+}
+
+impl From<Result<(), StoreError>> for Outcome {
+    fn from(result: Result<(), StoreError>) -> Self {
+        match result {
+            Ok(()) => Self::Safe,
+            Err(StoreError::Full) => Self::Refused(Failure::TooMany),
+            Err(StoreError::Unavailable) => Self::FAILED,
+        }
+    }
+}
