@@ -4,20 +4,25 @@
 //! Never: sockets of clients, shards, protocol syntax. Shards see only [`Request`] and [`Reply`].
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod admin;
 pub mod auth;
 mod breaker;
 pub mod groups;
 pub mod memory;
 pub mod metrics;
+mod names;
 pub mod request;
+pub mod roster;
 pub mod sidecar;
 pub mod sqlite;
 pub mod store;
 
+pub use accounts::Accounts;
 pub use memory::MemoryStore;
 pub use request::{
-    Append, AuthRequest, AuthVerdict, DeadReason, Reply, Request, Row, ShardIndex, StoreError,
+    Append, AuthRequest, AuthVerdict, DeadReason, Found, NameKind, Proof, Reply, Request, Row,
+    ShardIndex, StoreError, TenantRef,
 };
 pub use sidecar::{Port, Sidecar, Waker};
 pub use sqlite::SqliteStore;

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use codec::{GroupKey, Message, UserId, UserKey};
+use codec::{Answer, GroupId, GroupKey, Message, Query, TenantId, UserId, UserKey};
+use zeroize::Zeroize;
 
 /// Index of a shard in the running process.
 pub type ShardIndex = u16;
@@ -27,8 +28,28 @@ pub enum Request {
     Read { user: UserKey, after: u64, rows: u32, bytes: u32 },
     /// The members of a group; answered by [`Reply::Members`].
     Members { group: GroupKey },
+    /// Whom a name means; answered by [`Reply::Resolved`] with the same token.
+    Resolve { token: u64, tenant: TenantId, name: Box<[u8]>, what: NameKind },
+    /// A question about contacts or groups; answered by [`Reply::Answer`] with the same token.
+    /// `binding` as in [`Append`]: committed before a query that changes something.
+    Query { token: u64, user: UserKey, query: Query, binding: Option<Box<[u8]>> },
     /// Answered by [`Reply::Auth`].
     Auth(AuthRequest),
+}
+
+/// What a name may mean, see [`crate::names::find`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    /// A user, or else a group.
+    Any,
+    Group,
+}
+
+/// Whom a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    User(UserId),
+    Group(GroupId),
 }
 
 /// A row to commit.
@@ -65,28 +86,97 @@ impl DeadReason {
 pub struct AuthRequest {
     /// Given back in the reply; means nothing to the sidecar.
     pub token: u64,
-    pub tenant: codec::TenantId,
+    /// Which of each auth thread's authenticators decides; see
+    /// [`crate::sidecar::Config::authenticators`].
+    pub realm: u16,
+    pub tenant: TenantRef,
     pub name: Box<[u8]>,
-    pub password: Box<[u8]>,
+    pub proof: Proof,
     pub role: Option<u8>,
     /// `open` mode only: the id that the name asks for is taken, hand out another.
     pub taken: bool,
 }
 
 impl std::fmt::Debug for AuthRequest {
-    // The password never reaches a log.
+    // What proves the identity never reaches a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AuthRequest").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// The tenant of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenantRef {
+    /// The listener's.
+    Id(TenantId),
+    /// As the client named it; nobody has looked for it yet.
+    Named { org: Box<[u8]>, appkey: Box<[u8]> },
+}
+
+/// [`codec::Proof`], owned. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    Password(Box<[u8]>),
+    Token(Box<[u8]>),
+    Phone(Box<[u8]>),
+    Nothing,
+}
+
+impl Proof {
+    /// The secret; empty if there is none.
+    pub fn secret(&self) -> &[u8] {
+        match self {
+            Self::Password(secret) | Self::Token(secret) | Self::Phone(secret) => secret,
+            Self::Nothing => &[],
+        }
+    }
+}
+
+impl From<codec::Proof<'_>> for Proof {
+    fn from(proof: codec::Proof<'_>) -> Self {
+        match proof {
+            codec::Proof::Password(secret) => Self::Password(secret.into()),
+            codec::Proof::Token(secret) => Self::Token(secret.into()),
+            codec::Proof::Phone(secret) => Self::Phone(secret.into()),
+            codec::Proof::Nothing => Self::Nothing,
+        }
+    }
+}
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        match self {
+            Self::Password(secret) | Self::Token(secret) | Self::Phone(secret) => secret.zeroize(),
+            Self::Nothing => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof(..)")
     }
 }
 
 /// The authenticator's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthVerdict {
-    Pass(UserId),
+    Pass {
+        user: UserKey,
+        /// The user's name, if it is another than the one that the login gave.
+        name: Option<Arc<[u8]>>,
+    },
     Denied,
+    UnknownTenant,
     /// Down, slow or full: no verdict, the client shall try again.
     Unavailable,
+}
+
+impl AuthVerdict {
+    /// A pass under the name that the login gave.
+    pub fn pass(tenant: TenantId, id: UserId) -> Self {
+        Self::Pass { user: UserKey { tenant, id }, name: None }
+    }
 }
 
 #[derive(Debug)]
@@ -105,9 +195,23 @@ pub enum Reply {
         group: GroupKey,
         result: Result<Arc<[UserId]>, StoreError>,
     },
+    Resolved {
+        token: u64,
+        /// `None`: nobody.
+        result: Result<Option<Found>, StoreError>,
+    },
+    Answer {
+        token: u64,
+        result: Result<Answer, StoreError>,
+    },
     Auth {
         token: u64,
         verdict: AuthVerdict,
+    },
+    /// Members of a group have changed by a query: drop it if it is cached. Sent to every shard
+    /// before the query is answered.
+    GroupChanged {
+        group: GroupKey,
     },
     /// Dead letters of a user were put back by another process; sent to every shard.
     Requeued {

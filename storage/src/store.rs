@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use codec::{GroupKey, TenantId, UserId, UserKey};
+use codec::{Answer, GroupId, GroupKey, Query, TenantId, UserId, UserKey};
 
-use crate::request::{Append, DeadReason, Row, StoreError};
+use crate::request::{Append, DeadReason, Found, NameKind, Row, StoreError};
 
 /// One write of a batch, in the order the shards submitted them.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub enum Write {
     Delete { user: UserKey, seq: u64 },
     FailedRound { user: UserKey, seq: u64, charge: bool },
     DeadLetter { user: UserKey, seq: u64, reason: DeadReason },
+    /// The binding of an [`Append`] without a message.
+    Bind { user: UserKey, name: Box<[u8]> },
 }
 
 /// A store of offline deliveries, users and groups. Blocking; used from one sidecar thread at a
@@ -23,7 +25,8 @@ pub trait Store: Send {
     /// itself fails, every result is that error and nothing is changed.
     ///
     /// - An append of a row that is there already succeeds if it is the same message (by stamp) and
-    ///   is refused otherwise: no row is ever overwritten. So is a `seq` above [`SEQ_MAX`].
+    ///   is refused otherwise: no row is ever overwritten. So is a `seq` above [`SEQ_MAX`], and a
+    ///   message to the public room.
     /// - A refused append binds no name. A binding whose id or name is taken changes nothing.
     /// - A delete, a failed round or a dead letter of a row that is not there succeeds.
     fn write(&mut self, writes: &[Write]) -> Vec<Result<(), StoreError>>;
@@ -54,7 +57,35 @@ pub trait Store: Send {
     /// [`StoreError::Unavailable`].
     fn max_seq(&mut self) -> Result<u64, StoreError>;
 
-    /// The id and password hash of a user.
+    /// The tenant of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError>;
+
+    /// Whom a name means, by the rule of [`crate::names::find`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn resolve(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        what: NameKind,
+    ) -> Result<Option<Found>, StoreError>;
+
+    /// Answers a question about contacts or groups, by the rules of [`crate::roster::answer`], in
+    /// one transaction. The second value is the group whose members it has changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; nothing is changed.
+    fn query(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+    ) -> Result<(Answer, Option<GroupId>), StoreError>;
+
+    /// A user by name.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -62,6 +93,16 @@ pub trait Store: Send {
         &mut self,
         tenant: TenantId,
         name: &[u8],
+    ) -> Result<Option<StoredUser>, StoreError>;
+
+    /// A user by phone number.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn user_by_phone(
+        &mut self,
+        tenant: TenantId,
+        phone: &[u8],
     ) -> Result<Option<StoredUser>, StoreError>;
 
     /// The name that open authentication bound to an id, or that the user was made with.
@@ -205,6 +246,7 @@ impl ReadBudget {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredUser {
     pub id: UserId,
-    /// PHC string; empty for a user that open authentication made.
+    pub name: Box<[u8]>,
+    /// As [`crate::auth::verify_password`] takes it; empty for a user without a password.
     pub password_hash: String,
 }
