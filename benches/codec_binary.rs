@@ -37,10 +37,10 @@ fn encode(criterion: &mut Criterion) {
     for len in PAYLOADS {
         group.throughput(Throughput::Bytes(len as u64));
         let message = message(len);
-        bench_encode(&mut group, BenchmarkId::new("push", len), &Outgoing::Push(&message));
+        bench_encode(&mut group, BenchmarkId::new("push", len), &push);
     }
     group.throughput(Throughput::Elements(1));
-    let ack = Outgoing::PublishAck(PublishKind::User, ID.into());
+    let ack = Outgoing::PublishAck(PublishKind::User, ID.into(), None);
     bench_encode(&mut group, BenchmarkId::from_parameter("publish_ack"), &ack);
     bench_encode(&mut group, BenchmarkId::from_parameter("ping"), &Outgoing::Ping);
     group.finish();
@@ -78,7 +78,7 @@ fn bench_decode(group: &mut Group<'_>, id: BenchmarkId, packet: &[u8]) {
     let mut binary = Binary::new();
     group.bench_function(id, |bencher| {
         bencher.iter(|| {
-            binary.decode(&settings, black_box(packet)).map(|packet| {
+            binary.decode(&settings, black_box(packet), &mut scratch).map(|packet| {
                 black_box(packet);
             })
         });
@@ -110,6 +110,7 @@ fn message(len: usize) -> Message {
         stamp: 1,
         id: ID.into(),
         from: Some(UserKey::default()),
+        from_name: Arc::default(),
         to,
         protocol: ProtocolId::Binary,
         time_ms: 2,

@@ -49,7 +49,15 @@ impl Pairs {
         let mut pairs = Self { home, world: World::new(), next_id: 0 };
         for user in 0..PAIRS * 2 {
             let key = UserKey { tenant: TenantId(0), id: UserId(user) };
-            let login = Login { user: key, client: 0, name: None, listener: 0 };
+            let login = Login {
+                user: key,
+                terminal: 0,
+                name: Arc::from(&b"somebody"[..]),
+                binds: false,
+                listener: 0,
+                protocol: ProtocolId::ALL[0],
+                manners: Manners::default(),
+            };
             let now = pairs.world.now;
             pairs.home.login(slot(user), login, now, &mut pairs.world);
             let nothing = Ok((Vec::new(), false));
@@ -80,11 +88,12 @@ impl Pairs {
     }
 
     fn publish(&mut self, sender: u32) {
-        let mut id = [b'0'; MessageId::MAX];
+        let mut id = [b'0'; 32];
         id[..8].copy_from_slice(&self.next_id.to_le_bytes());
         self.next_id += 1;
         let to = Destination::User(UserId(sender + 1));
-        let publish = Publish { id: MessageId::from(id), to, body: &[b'x'; 100] };
+        let body = &[b'x'; 100];
+        let publish = Publish { id: MessageId::from(id), to, body, keep: true };
         let packet = Packet::Publish(publish);
         self.home.packet(slot(sender), &packet, self.world.now, &mut self.world);
     }
@@ -113,6 +122,8 @@ fn config() -> ShardConfig {
         ws_paths: None,
         tenant: TenantId(0),
         ack: AckPolicy::Safe,
+        realm: 0,
+        binds_names: false,
         allow: Vec::new(),
     };
     ShardConfig {
@@ -131,7 +142,6 @@ fn config() -> ShardConfig {
         open_groups: true,
         echo_to_sender: false,
         group_cache_ms: 1_000,
-        bind_names: false,
         logins_pending_max: 0,
         logins_per_second: 0,
         handshakes_per_turn: 0,
@@ -158,7 +168,7 @@ impl World {
 impl Effects for World {
     fn transmit(&mut self, slot: Slot, outgoing: &Outgoing<'_>) -> u64 {
         match outgoing {
-            Outgoing::Push(message) => self.pushed.push((slot, message.id)),
+            Outgoing::Push(push) => self.pushed.push((slot, push.message.id)),
             Outgoing::PublishAck(..) => self.acked += 1,
             _ => {}
         }
@@ -169,6 +179,10 @@ impl Effects for World {
 
     fn close(&mut self, _: Slot, reason: CloseReason) {
         panic!("nobody gives a reason to be closed: {reason:?}");
+    }
+
+    fn backlog(&self, _: Slot) -> usize {
+        0
     }
 
     fn unsent(&mut self, _: Slot) {}

@@ -127,7 +127,7 @@ fn answer(mesh: &mut Mesh) -> u32 {
 }
 
 fn settled(request: u32) -> ShardMessage {
-    ShardMessage::Settled { request, safe: true }
+    ShardMessage::Settled { request, outcome: Outcome::Safe }
 }
 
 const PEER: u16 = 1;

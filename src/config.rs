@@ -7,6 +7,7 @@
 
 pub(crate) mod keys;
 mod parse;
+mod protocols;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) certificate: Certificate,
     pub(crate) protocols: codec::Settings,
+    /// No two are equal.
+    pub(crate) realms: Vec<Realm>,
     /// Every key but the listeners', dotted, to find out what a reload changes.
     values: BTreeMap<String, Value>,
 }
@@ -74,6 +77,16 @@ impl fmt::Display for Tenant {
     }
 }
 
+/// How the logins of some listeners are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Realm {
+    pub(crate) mode: AuthMode,
+    /// A known name without a password passes.
+    pub(crate) password_optional: bool,
+    /// Tokens that were handed out over HTTP pass, too.
+    pub(crate) tokens: bool,
+}
+
 /// Where a protocol is spoken.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
@@ -85,6 +98,8 @@ pub(crate) struct Listener {
     /// Index into [`Config::tenants`].
     pub(crate) tenant: usize,
     pub(crate) ack: Ack,
+    /// Index into [`Config::realms`].
+    pub(crate) realm: usize,
     /// Peers that may connect; empty: everyone.
     pub(crate) allow: Vec<AddressRange>,
 }
@@ -214,7 +229,8 @@ impl Checker<'_> {
     fn config(&mut self) -> Config {
         let raw = &self.parsed.raw;
         let mut tenants = vec![self.tenant("node.tenant", &raw.node.tenant)];
-        let listeners = self.listeners(&mut tenants);
+        let mut realms = Vec::new();
+        let listeners = self.listeners(&mut tenants, &mut realms);
         let http = self.address("http.bind", &raw.http.bind, true);
         let admin = match raw.admin.bind.as_str() {
             "" => http.filter(|address| address.ip().is_loopback()),
@@ -224,8 +240,9 @@ impl Checker<'_> {
         if raw.node.data_dir.is_empty() {
             self.wrong("node.data_dir", "is empty; name a folder");
         }
-        self.auth();
+        self.auth(&realms);
         self.store();
+        self.advertised();
         self.groups();
         Config {
             tenants,
@@ -233,7 +250,8 @@ impl Checker<'_> {
             http,
             admin,
             certificate: self.certificate(),
-            protocols: protocol_settings(raw),
+            protocols: protocols::settings(raw),
+            realms,
             keys: raw.clone(),
             values: self.parsed.values.clone(),
         }
@@ -252,15 +270,17 @@ impl Checker<'_> {
         tenant
     }
 
-    fn listeners(&mut self, tenants: &mut Vec<Tenant>) -> Vec<Listener> {
+    fn listeners(&mut self, tenants: &mut Vec<Tenant>, realms: &mut Vec<Realm>) -> Vec<Listener> {
         let rows = &self.parsed.raw.listeners;
         if rows.len() > LISTENERS_MAX {
             let text = format!("there are {}; at most {LISTENERS_MAX} are served", rows.len());
             self.wrong(&format!("listener[{LISTENERS_MAX}]"), text);
         }
         let rows = rows.iter().enumerate();
-        rows.filter_map(|(index, row)| self.listener(&format!("listener[{index}]"), row, tenants))
-            .collect()
+        rows.filter_map(|(index, row)| {
+            self.listener(&format!("listener[{index}]"), row, tenants, realms)
+        })
+        .collect()
     }
 
     fn listener(
@@ -268,6 +288,7 @@ impl Checker<'_> {
         name: &str,
         row: &ListenerKeys,
         tenants: &mut Vec<Tenant>,
+        realms: &mut Vec<Realm>,
     ) -> Option<Listener> {
         let bind = self.address(&format!("{name}.bind"), &row.bind, false);
         let paths = self.paths(name, row);
@@ -290,13 +311,19 @@ impl Checker<'_> {
         };
         let allow = if protocol.is_door() { self.allow_list() } else { Vec::new() };
         let bind = bind?;
-        self.exposure(name, protocol, bind, &allow);
+        let realm = protocols::realm(&self.parsed.raw, protocol, bind.ip().is_loopback());
+        self.exposure(name, protocol, bind, realm, &allow);
         let ack = match row.ack {
             ListenerAck::Inherit => self.parsed.raw.delivery.ack,
             ListenerAck::Safe => Ack::Safe,
             ListenerAck::Received => Ack::Received,
         };
-        Some(Listener { protocol, transport: row.transport, bind, paths, tenant, ack, allow })
+        let realm = realms.iter().position(|known| *known == realm).unwrap_or_else(|| {
+            realms.push(realm);
+            realms.len() - 1
+        });
+        let transport = row.transport;
+        Some(Listener { protocol, transport, bind, paths, tenant, ack, realm, allow })
     }
 
     /// What lets people in without asking stays on loopback, unless told so explicitly.
@@ -305,6 +332,7 @@ impl Checker<'_> {
         name: &str,
         protocol: ProtocolId,
         bind: SocketAddr,
+        realm: Realm,
         allow: &[AddressRange],
     ) {
         if bind.ip().is_loopback() {
@@ -317,9 +345,15 @@ impl Checker<'_> {
                  connect in protocol.{0}.allow",
                 protocol.name()
             ),
-            false if auth.mode == AuthMode::Open && !auth.allow_public_open => format!(
+            false if realm.mode == AuthMode::Open && !auth.allow_public_open => format!(
                 "{bind} is not loopback and auth.mode = \"open\" lets everyone in; bind to \
                  127.0.0.1 or set auth.allow_public_open = true"
+            ),
+            false if realm.password_optional && !auth.allow_public_open => format!(
+                "{bind} is not loopback and lets known names in without a password; bind to \
+                 127.0.0.1, set protocol.{}.password = \"loopback\" or auth.allow_public_open = \
+                 true",
+                protocol.name()
             ),
             _ => return,
         };
@@ -444,13 +478,27 @@ impl Checker<'_> {
         }
     }
 
-    fn auth(&mut self) {
+    fn auth(&mut self, realms: &[Realm]) {
         let auth = &self.parsed.raw.auth;
         let url = auth.http_url.as_str();
-        if auth.mode == AuthMode::Http && url.is_empty() {
+        let asked = auth.mode == AuthMode::Http
+            || realms.iter().any(|realm| realm.mode == AuthMode::Http);
+        if asked && url.is_empty() {
             self.wrong("auth.mode", "\"http\" needs auth.http_url, the user centre's address");
         } else if !url.is_empty() && !has_scheme(url, &["http://", "https://"]) {
             self.wrong("auth.http_url", "is no URL; use http://host/path or https://host/path");
+        }
+    }
+
+    fn advertised(&mut self) {
+        let text = &self.parsed.raw.simple_im.advertise;
+        let is_pair = text.rsplit_once(':').is_some_and(|(host, port)| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+            !host.is_empty() && host.bytes().all(plain) && port.parse::<u16>().is_ok()
+        });
+        if !text.is_empty() && !is_pair {
+            let text = format!("{text:?} is no address and port; use \"chat.example.com:1987\"");
+            self.wrong("protocol.simple-im.advertise", text);
         }
     }
 
@@ -507,30 +555,6 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn has_scheme(url: &str, schemes: &[&str]) -> bool {
     schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-}
-
-fn protocol_settings(raw: &Raw) -> codec::Settings {
-    use codec::binary;
-    let binary = binary::Settings {
-        connect_layout: match raw.binary.connect_layout {
-            keys::ConnectLayout::Auto => binary::ConnectLayout::Auto,
-            keys::ConnectLayout::Doc => binary::ConnectLayout::Doc,
-            keys::ConnectLayout::Vhost => binary::ConnectLayout::Vhost,
-        },
-        payload_len: match raw.binary.payload_len {
-            keys::PayloadLen::Auto => binary::PayloadLen::Auto,
-            keys::PayloadLen::Strict => binary::PayloadLen::Strict,
-        },
-        max_payload: raw.binary.max_payload,
-        group_push: match raw.binary.group_push {
-            keys::GroupPush::Auto => binary::GroupPush::Auto,
-            keys::GroupPush::Publish => binary::GroupPush::Publish,
-            keys::GroupPush::GroupPublish => binary::GroupPush::GroupPublish,
-        },
-        vhosts: raw.binary.vhosts.iter().map(|name| name.as_bytes().into()).collect(),
-    };
-    let door = binary::door::Settings { max_payload: raw.binary_publish.max_payload };
-    codec::Settings { binary, binary_publish: door }
 }
 
 /// Each has a socket per shard, and an index of one byte.

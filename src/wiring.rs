@@ -375,7 +375,7 @@ fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConf
     let binary = &keys.binary;
     ShardConfig {
         shards,
-        listeners: config.listeners.iter().map(|row| listener(row, tenants)).collect(),
+        listeners: config.listeners.iter().map(|row| listener(config, row, tenants)).collect(),
         protocols: config.protocols.clone(),
         persist_after_ms: keys.delivery.persist_after_ms,
         retry_interval_ms: keys.delivery.retry_interval_ms,
@@ -392,21 +392,26 @@ fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConf
         open_groups: binary.open_groups,
         echo_to_sender: binary.echo_to_sender,
         group_cache_ms: keys.groups.cache_ms,
-        bind_names: keys.auth.mode == crate::config::keys::AuthMode::Open,
         logins_pending_max: keys.limits.logins_pending_max,
         logins_per_second: keys.limits.logins_per_second,
         handshakes_per_turn: keys.tls.handshakes_per_turn,
     }
 }
 
-fn listener(listener: &crate::config::Listener, tenants: &[TenantId]) -> shards::config::Listener {
-    use crate::config::keys::{Ack, Transport};
+fn listener(
+    config: &Config,
+    listener: &crate::config::Listener,
+    tenants: &[TenantId],
+) -> shards::config::Listener {
+    use crate::config::keys::{Ack, AuthMode, Transport};
     shards::config::Listener {
         protocol: listener.protocol,
         tls: listener.is_tls(),
         ws_paths: matches!(listener.transport, Transport::Ws | Transport::Wss)
             .then(|| listener.paths.clone()),
         tenant: tenants[listener.tenant],
+        realm: listener.realm as u16,
+        binds_names: config.realms[listener.realm].mode == AuthMode::Open,
         ack: match listener.ack {
             Ack::Safe => shards::config::AckPolicy::Safe,
             Ack::Received => shards::config::AckPolicy::Received,

@@ -260,7 +260,7 @@ impl Binary {
 /// A payload of this protocol as it is, one of another as the text or the bytes that it carries:
 /// this wire has no place for a sender's name.
 fn payload(message: &Message) -> &[u8] {
-    if matches!(message.protocol, ProtocolId::Binary | ProtocolId::BinaryPublish) {
+    if message.protocol.shares_syntax(ProtocolId::Binary) {
         return &message.body;
     }
     match message.content() {

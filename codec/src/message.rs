@@ -41,7 +41,7 @@ impl Message {
     /// The id under which receivers of `protocol` get and acknowledge it: the sender's own within
     /// his protocol, the stamp everywhere else, since ids of one wire may have no form on another.
     pub fn id_for(&self, protocol: ProtocolId) -> MessageId {
-        if protocol == self.protocol && !protocol.pushes_stamps() {
+        if protocol.shares_syntax(self.protocol) && !protocol.pushes_stamps() {
             self.id
         } else {
             MessageId::of_stamp(self.stamp)

@@ -17,6 +17,9 @@ pub trait Protocol: Sized {
     const NAME: &'static str;
     /// A back end's door: no login, trusted by address, replies in request order.
     const DOOR: bool = false;
+    /// The protocol whose message ids and bodies it carries: its own, or that of the clients
+    /// behind whom a door stands.
+    const SYNTAX: &'static str = Self::NAME;
     /// The longest packet a client may send, in bytes without framing: the bound of a ws message
     /// and of [`Protocol::frame`].
     const PACKET_MAX: usize;
@@ -119,6 +122,12 @@ macro_rules! protocols {
             /// See [`Protocol::PACKET_MAX`].
             pub fn packet_max(self) -> usize {
                 match self { $(Self::$variant => <$ty>::PACKET_MAX),* }
+            }
+
+            /// Messages of both have the same syntax, see [`Protocol::SYNTAX`].
+            pub fn shares_syntax(self, other: Self) -> bool {
+                let syntax = |id| match id { $(Self::$variant => <$ty>::SYNTAX),* };
+                self == other || syntax(self) == syntax(other)
             }
 
             /// See [`Protocol::TEXT`].

@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     fn settled(request: u32) -> ShardMessage {
-        ShardMessage::Settled { request, safe: true }
+        ShardMessage::Settled { request, outcome: Outcome::Safe }
     }
 
     fn request(message: ShardMessage) -> u32 {

@@ -226,8 +226,10 @@ impl Backend for Clerk {
         self.replies.push_back(match request {
             Request::Auth(request) => {
                 let name = std::str::from_utf8(&request.name).expect("digits");
-                let user = UserId(name.parse().expect("digits"));
-                Reply::Auth { token: request.token, verdict: AuthVerdict::Pass(user) }
+                let id = UserId(name.parse().expect("digits"));
+                let user = UserKey { tenant: TenantId(0), id };
+                let verdict = AuthVerdict::Pass { user, name: None };
+                Reply::Auth { token: request.token, verdict }
             }
             Request::Read { user, .. } => Reply::Rows { user, result: Ok((Vec::new(), false)) },
             other => panic!("{other:?}, though everything is acknowledged at once"),
@@ -341,6 +343,8 @@ fn config() -> ShardConfig {
             ws_paths: Some(vec!["/ws".to_owned()]),
             tenant: TenantId(0),
             ack: AckPolicy::Safe,
+            realm: 0,
+            binds_names: false,
             allow: Vec::new(),
         }],
         protocols: Settings::default(),
@@ -356,7 +360,6 @@ fn config() -> ShardConfig {
         open_groups: false,
         echo_to_sender: false,
         group_cache_ms: 1_000,
-        bind_names: false,
         logins_pending_max: 64,
         logins_per_second: 0,
         handshakes_per_turn: 8,

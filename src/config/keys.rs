@@ -165,6 +165,12 @@ choices! {
     ListenerAck { Inherit = "", Safe = "safe", Received = "received" }
     /// `auth.mode`.
     AuthMode { Local = "local", Http = "http", Open = "open" }
+    /// `protocol.*.auth`.
+    ProtocolAuth { Inherit = "", Local = "local", Http = "http", Open = "open" }
+    /// `protocol.simple-text.password`.
+    PasswordRule { Required = "required", Optional = "optional", Loopback = "loopback" }
+    /// `protocol.simple-text.dialect`.
+    TextDialect { Auto = "auto", Source = "source", Doc = "doc" }
     /// `auth.http_forward_role`.
     ForwardRole { WhenPresent = "when_present", Never = "never", Always = "always" }
     /// `store.backend`.
@@ -262,6 +268,9 @@ table! {
     limits: LimitKeys,
     binary: BinaryKeys,
     binary_publish: BinaryPublishKeys,
+    simple_im: SimpleImKeys,
+    simple_text: SimpleTextKeys,
+    im_demo: ImDemoKeys,
 }
 
 /// The rows of one `[[listener]]`.
@@ -286,6 +295,21 @@ path_aliases = ["/", "/ws"]
 protocol = "binary-publish"
 transport = "tcp"
 bind = "127.0.0.1:19095"
+
+[[listener]]
+protocol = "simple-im"
+transport = "tcp"
+bind = "127.0.0.1:1987"
+
+[[listener]]
+protocol = "simple-text"
+transport = "tcp"
+bind = "127.0.0.1:5000"
+
+[[listener]]
+protocol = "im-demo"
+transport = "tcp"
+bind = "127.0.0.1:9876"
 "#;
 
 section! {
@@ -331,8 +355,7 @@ section! {
 }
 
 section! {
-    /// The HTTP side of the protocols that have one. None of this version's has, so that only
-    /// admin uses the address.
+    /// The HTTP side of the protocols that have one.
     ["http"] HttpKeys {
         /// Address and port. "" = none.
         bind: String = "127.0.0.1:8080", Kind::Text("address:port");
@@ -489,6 +512,8 @@ section! {
         max_invalid: u8 = 3, Kind::Integer(0, 255, "packets");
         /// false: a push counts as delivered once it has left, for clients that never acknowledge.
         require_push_ack: bool = true, Kind::Boolean;
+        /// As auth.mode, for this protocol. "" = auth.mode.
+        auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
     }
 }
 
@@ -500,6 +525,64 @@ section! {
         allow: Vec<String> = [], Kind::List("an address or prefix");
         /// Longest payload.
         max_payload: u32 = 32767, Kind::Integer(1, 65_535, "bytes");
+    }
+}
+
+section! {
+    /// The TOML protocol and its HTTP side.
+    ["protocol.simple-im"] SimpleImKeys {
+        /// As auth.mode, for passwords of this protocol. "" = auth.mode.
+        auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
+        /// "address:port" of this protocol's listener, as /server/login tells it to clients.
+        /// "" = that of its first listener.
+        advertise: String = "", Kind::Text("address:port");
+        /// A token of /server/login is good for so long, and for ever once a client has used it.
+        token_ttl_ms: u64 = 100000, Kind::Integer(1000, 86_400_000, "ms");
+        /// Pause between two packets to one client that acknowledges neither: the original clients
+        /// take what one receive gives them for exactly one packet. 0 = none.
+        gap_ms: u16 = 5, Kind::Integer(0, 1000, "ms");
+        /// Devices that may log in. [] = any.
+        devices: Vec<String> = [], Kind::List("a device");
+        /// Group messages reach clients that do not know them as messages of their sender.
+        group_as_message: bool = true, Kind::Boolean;
+        /// The oldest clients' login with phone number and password is taken.
+        phone_login: bool = true, Kind::Boolean;
+    }
+}
+
+section! {
+    /// The JSON protocol.
+    ["protocol.simple-text"] SimpleTextKeys {
+        /// As auth.mode, for this protocol. "" = auth.mode.
+        auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
+        /// The original client sends no password. optional: a known name is enough. loopback: on
+        /// listeners that are bound to loopback. A password that is sent must always be right.
+        password: PasswordRule = "loopback", Kind::Choice(PasswordRule::NAMES);
+        /// Form of the login. auto tells both forms apart.
+        dialect: TextDialect = "auto", Kind::Choice(TextDialect::NAMES);
+        /// Longest text, in Unicode scalar values. 0 = only the packet's own bound.
+        max_chars: u32 = 140, Kind::Integer(0, 65_536, "characters");
+        /// Private messages wait for users who are away; else they are refused.
+        offline: bool = true, Kind::Boolean;
+    }
+}
+
+section! {
+    /// The protobuf protocol.
+    ["protocol.im-demo"] ImDemoKeys {
+        /// As auth.mode, for this protocol. "" = auth.mode.
+        auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
+        /// Longest command.
+        max_frame: u32 = 1048576, Kind::Integer(4096, 1_048_576, "bytes");
+        /// A message without options waits for users who are away.
+        offline_default: bool = false, Kind::Boolean;
+        /// The group that gets messages of clients that cannot name a recipient. "" = none: they
+        /// are refused.
+        default_to: String = "", Kind::Text("a group");
+        /// Clients of the original form get lists as text in the reason of the response.
+        list_in_reason: bool = false, Kind::Boolean;
+        /// Clients that name neither org nor appkey belong to the tenant of the listener.
+        default_tenant: bool = true, Kind::Boolean;
     }
 }
 

@@ -40,6 +40,7 @@ impl Default for Settings {
 impl Protocol for BinaryPublish {
     const NAME: &'static str = "binary-publish";
     const DOOR: bool = true;
+    const SYNTAX: &'static str = "binary";
     const PACKET_MAX: usize = PACKET_MAX;
     type Settings = Settings;
 

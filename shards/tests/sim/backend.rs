@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use codec::UserId;
+use codec::{TenantId, UserId, UserKey};
 use shards::Backend;
 use shards::io::sim::{Rng, SimNet};
 use shards::io::{Now, ShardIndex};
 use storage::sidecar::StoreWorker;
-use storage::{AuthRequest, AuthVerdict, Reply, Request};
+use storage::{AuthRequest, AuthVerdict, Proof, Reply, Request};
 
 use super::disk::Disk;
 
@@ -232,8 +232,12 @@ fn verdict(request: &AuthRequest) -> AuthVerdict {
         let digits = bytes.strip_prefix(&[mark])?;
         std::str::from_utf8(digits).ok()?.parse().ok()
     };
-    match (number(&request.name, b'u'), number(&request.password, b'p')) {
-        (Some(user), Some(password)) if user == password => AuthVerdict::Pass(UserId(user)),
+    let Proof::Password(password) = &request.proof else { return AuthVerdict::Denied };
+    match (number(&request.name, b'u'), number(password, b'p')) {
+        (Some(user), Some(password)) if user == password => {
+            let user = UserKey { tenant: TenantId(0), id: UserId(user) };
+            AuthVerdict::Pass { user, name: None }
+        }
         _ => AuthVerdict::Denied,
     }
 }

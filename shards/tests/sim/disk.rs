@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use codec::binary::MESSAGE_ID;
 use codec::{GroupKey, MessageId, TenantId, UserId, UserKey};
 use shards::io::sim::Rng;
 use storage::store::{StoredUser, Write};
@@ -27,7 +28,7 @@ pub struct Content {
     rows: BTreeMap<(UserKey, u64), Row>,
     dead: Vec<(UserKey, Row)>,
     groups: BTreeMap<GroupKey, Arc<[UserId]>>,
-    committed: BTreeSet<(UserId, [u8; MessageId::MAX])>,
+    committed: BTreeSet<(UserId, [u8; MESSAGE_ID])>,
     pub faults: DiskFaults,
     rng: Rng,
     /// Transactions, and those that failed.
@@ -64,7 +65,7 @@ impl Disk {
 
 impl Content {
     /// A row with this message was committed for the user at some time.
-    pub fn was_committed(&self, user: u32, id: &[u8; MessageId::MAX]) -> bool {
+    pub fn was_committed(&self, user: u32, id: &[u8; MESSAGE_ID]) -> bool {
         self.committed.contains(&(UserId(user), *id))
     }
 
@@ -178,6 +179,6 @@ impl Store for Disk {
 }
 
 /// The id as it stands on the wire; every id of a simulation is of full length.
-pub fn padded(id: &MessageId) -> &[u8; MessageId::MAX] {
+pub fn padded(id: &MessageId) -> &[u8; MESSAGE_ID] {
     id.as_bytes().try_into().expect("32 bytes")
 }

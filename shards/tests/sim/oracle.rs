@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use codec::binary::MESSAGE_ID;
 use codec::{MessageId, PublishKind};
 use shards::io::Now;
 use shards::io::sim::ClientId;
@@ -420,8 +421,8 @@ impl Oracle {
 }
 
 /// The id of a message: its number in 32 hexadecimal digits.
-pub fn id_of(index: usize) -> [u8; MessageId::MAX] {
-    let mut id = [0; MessageId::MAX];
+pub fn id_of(index: usize) -> [u8; MESSAGE_ID] {
+    let mut id = [0; MESSAGE_ID];
     id.copy_from_slice(format!("{index:032x}").as_bytes());
     id
 }

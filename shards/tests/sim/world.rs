@@ -350,6 +350,8 @@ fn config(plan: &Plan) -> ShardConfig {
         ws_paths: ws.then(|| vec!["/ws".to_owned()]),
         tenant: TenantId(0),
         ack: AckPolicy::Safe,
+        realm: 0,
+        binds_names: false,
         allow: Vec::new(),
     };
     ShardConfig {
@@ -372,7 +374,6 @@ fn config(plan: &Plan) -> ShardConfig {
         open_groups: false,
         echo_to_sender: false,
         group_cache_ms: 1_000,
-        bind_names: false,
         logins_pending_max: 64,
         logins_per_second: 0,
         handshakes_per_turn: 8,
