@@ -24,9 +24,7 @@ use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
 use crate::manners::{Acks, Answers, Heartbeat, Manners};
 use crate::message::Content;
-use crate::packet::{
-    Connect, Destination, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
-};
+use crate::packet::{Connect, Destination, Outgoing, Packet, Proof, Publish, Refusal, Terminal};
 use crate::protocol::Protocol;
 
 pub mod client;

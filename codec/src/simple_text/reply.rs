@@ -138,9 +138,7 @@ pub(super) fn put_publish_failed(why: Failure, to: &[u8], out: &mut Vec<u8>) {
 pub(super) fn put_invalid(what: Malformed, settings: &Settings, out: &mut Vec<u8>) {
     let reason = match what {
         Malformed::LoginFirst => "login first",
-        Malformed::TooLong => {
-            &*format!("Message is longer than {} characters", settings.max_chars)
-        }
+        Malformed::TooLong => &*format!("Message is longer than {} characters", settings.max_chars),
         Malformed::TooLarge => &*format!("Request is longer than {PACKET_MAX} bytes"),
         _ => UNPROCESSED,
     };

@@ -63,11 +63,7 @@ impl<'a> Request<'a> {
         Ok(Self::Send { text, to })
     }
 
-    fn login(
-        message: Field<'a>,
-        user: Field<'a>,
-        password: Field<'a>,
-    ) -> Result<Self, WireError> {
+    fn login(message: Field<'a>, user: Field<'a>, password: Field<'a>) -> Result<Self, WireError> {
         match message {
             Field::Object(inner) => {
                 let user = match inner.user {
