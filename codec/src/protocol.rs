@@ -68,6 +68,9 @@ pub trait Protocol: Sized {
         false
     }
 
+    /// The login that was decoded last holds; called before [`Outgoing::Accepted`] is encoded.
+    fn accepted(&mut self) {}
+
     /// What the settings forbid in a login, before credentials are looked at.
     ///
     /// # Errors
@@ -206,6 +209,11 @@ macro_rules! protocols {
                 match self { $(Self::$variant(p) => p.has_more()),* }
             }
 
+            /// See [`Protocol::accepted`].
+            pub fn accepted(&mut self) {
+                match self { $(Self::$variant(p) => p.accepted()),* }
+            }
+
             /// See [`Protocol::manners`].
             pub fn manners(&self, settings: &Settings) -> Manners {
                 match self { $(Self::$variant(p) => p.manners(&settings.$field)),* }
@@ -249,4 +257,5 @@ macro_rules! protocols {
 protocols! {
     Binary, binary: crate::binary::Binary;
     BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
+    SimpleText, simple_text: crate::simple_text::SimpleText;
 }

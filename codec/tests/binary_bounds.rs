@@ -12,9 +12,9 @@ use codec::error::Malformed;
 use codec::protocol::Protocol;
 use codec::{
     Decoded, Destination, GroupId, GroupKey, Message, MessageId, Outgoing, Packet, ProtocolId,
-    PublishKind, Target, UserId, UserKey, WireError,
+    PublishKind, Target, Terminal, UserId, UserKey, WireError,
 };
-use common::{hex, id, packet};
+use common::{hex, id, packet, push, scratch};
 use proptest::prelude::*;
 
 #[test]
@@ -41,8 +41,8 @@ fn text_with_a_utf16_length_is_bound_by_its_bytes() {
         bytes
     };
     let settings = Settings { max_payload: 300, ..Settings::default() };
-    assert!(Binary::new().decode(&settings, &text(100)).is_ok());
-    let error = Binary::new().decode(&settings, &text(101)).expect_err("303 bytes");
+    assert!(Binary::new().decode(&settings, &text(100), scratch()).is_ok());
+    let error = Binary::new().decode(&settings, &text(101), scratch()).expect_err("303 bytes");
     assert_eq!(error, WireError::new(Malformed::TooLarge, 37));
 }
 
@@ -59,7 +59,7 @@ fn the_largest_legal_packet_is_exactly_the_bound() {
     let whole = Decoded::Frame { value: 4..bytes.len(), consumed: bytes.len() };
     assert_eq!(stream::frame(&bytes), Ok(whole));
     let settings = Settings { max_payload: PAYLOAD_MAX as u32, ..Settings::default() };
-    assert!(Binary::new().decode(&settings, &bytes[4..]).is_ok());
+    assert!(Binary::new().decode(&settings, &bytes[4..], scratch()).is_ok());
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn stream_announcing_more_than_the_bound_fails_at_its_header() {
 #[test]
 fn empty_packet_is_an_error_on_every_transport() {
     let empty = Err(WireError::new(Malformed::Empty, 0));
-    assert_eq!(Binary::new().decode(&Settings::default(), &[]), empty);
-    assert_eq!(BinaryPublish::new().decode(&door::Settings::default(), &[]), empty);
+    assert_eq!(Binary::new().decode(&Settings::default(), &[], scratch()), empty);
+    assert_eq!(BinaryPublish::new().decode(&door::Settings::default(), &[], scratch()), empty);
     assert_eq!(client::decode_server(&[]).map(drop), Err(WireError::new(Malformed::Empty, 0)));
     let frame = Decoded::Frame { value: 4..4, consumed: 4 };
     assert_eq!(stream::frame(&[0; 4]), Ok(frame));
@@ -91,7 +91,7 @@ fn connect_layout_setting_narrows_what_is_accepted() {
         let settings = Settings { connect_layout, ..Settings::default() };
         all.map(|client| {
             let bytes = packet("binary", &format!("connect_{client}"));
-            Binary::new().decode(&settings, &bytes).is_ok()
+            Binary::new().decode(&settings, &bytes, scratch()).is_ok()
         })
     };
     assert_eq!(accepted(ConnectLayout::Auto), [true; 5]);
@@ -104,9 +104,13 @@ fn third_string_of_a_connect_must_end_with_the_packet() {
     let base = hex("01 00 01 \"v\" 00 01 \"u\"");
     let outcome = |tail: &str| {
         let bytes = [base.clone(), hex(tail)].concat();
-        let decoded = Binary::new().decode(&Settings::default(), &bytes).map(|packet| {
+        let decoded = Binary::new().decode(&Settings::default(), &bytes, scratch()).map(|packet| {
             let Packet::Connect(connect) = packet else { panic!("{packet:?}") };
-            (connect.name.to_vec(), connect.password.to_vec(), connect.vhost.map(<[u8]>::to_vec))
+            (
+                connect.name.to_vec(),
+                common::password(&connect).to_vec(),
+                connect.vhost.map(<[u8]>::to_vec),
+            )
         });
         decoded.map_err(|error| error.what)
     };
@@ -124,7 +128,7 @@ fn door_takes_the_three_publishes_and_nothing_else() {
     let settings = door::Settings::default();
     for (name, bytes) in common::packets("binary") {
         let publish = ["publish", "publish_empty", "group_publish", "group_part_publish"];
-        let decoded = BinaryPublish::new().decode(&settings, &bytes);
+        let decoded = BinaryPublish::new().decode(&settings, &bytes, scratch());
         let expected = match name.as_str() {
             name if publish.contains(&name) => Ok(()),
             "publish_utf16_len" => Err(Malformed::TrailingBytes),
@@ -140,7 +144,7 @@ fn ack_shorter_than_its_id_is_truncated() {
         let bytes = packet("binary", ack);
         assert_eq!(bytes.len(), 33);
         for len in 1..33 {
-            let error = Binary::new().decode(&Settings::default(), &bytes[..len]);
+            let error = Binary::new().decode(&Settings::default(), &bytes[..len], scratch());
             assert_eq!(error, Err(WireError::new(Malformed::Truncated, 1)), "{ack} {len}");
         }
     }
@@ -151,7 +155,7 @@ fn every_truncated_publish_is_refused() {
     for name in ["publish", "group_publish", "group_part_publish"] {
         let bytes = packet("binary", name);
         for len in 0..bytes.len() {
-            let decoded = Binary::new().decode(&Settings::default(), &bytes[..len]);
+            let decoded = Binary::new().decode(&Settings::default(), &bytes[..len], scratch());
             assert!(decoded.is_err(), "{name} {len}");
         }
     }
@@ -161,7 +165,7 @@ fn every_truncated_publish_is_refused() {
 fn shorter_ids_of_other_protocols_do_not_shift_the_packet() {
     let short = MessageId::new(b"abc").unwrap();
     let mut out = Vec::new();
-    let word = Outgoing::PublishAck(PublishKind::User, short);
+    let word = Outgoing::PublishAck(PublishKind::User, short, None);
     Binary::new().encode(&Settings::default(), &word, false, &mut out);
     assert_eq!(out.len(), 33);
     assert_eq!(out[..6], *b"\x04abc\0\0");
@@ -222,11 +226,12 @@ proptest! {
         for (tail, role, client, vhost) in cases {
             let mut out = Vec::new();
             client::connect(&name, &password, tail, &mut out).unwrap();
-            let packet = Binary::new().decode(&Settings::default(), &out);
+            let packet = Binary::new().decode(&Settings::default(), &out, scratch());
             let Ok(Packet::Connect(connect)) = packet else { panic!("{packet:?}") };
             prop_assert_eq!(connect.name, &name[..]);
-            prop_assert_eq!(connect.password, &password[..]);
-            prop_assert_eq!((connect.role, connect.client), (role, client));
+            prop_assert_eq!(common::password(&connect), &password[..]);
+            let terminal = Terminal::Kind(client);
+            prop_assert_eq!((connect.role, connect.terminal), (role, terminal));
             prop_assert_eq!(connect.vhost, vhost);
         }
     }
@@ -244,7 +249,7 @@ proptest! {
         client::group_publish(GroupId(target), &id, &body, &mut packets[1]).unwrap();
         client::group_part_publish(GroupId(target), &id, &users, &body, &mut packets[2]).unwrap();
         for (bytes, kind) in packets.iter().zip(KINDS) {
-            let packet = Binary::new().decode(&Settings::default(), bytes);
+            let packet = Binary::new().decode(&Settings::default(), bytes, scratch());
             let Ok(Packet::Publish(publish)) = packet else { panic!("{packet:?}") };
             prop_assert_eq!((publish.id, publish.body, publish.to.kind()), (id, &body[..], kind));
             match publish.to {
@@ -255,6 +260,7 @@ proptest! {
                     prop_assert_eq!(list.len(), users.len());
                     prop_assert_eq!(list.iter().collect::<Vec<_>>(), users.clone());
                 }
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -268,7 +274,7 @@ proptest! {
         let id = MessageId::from(id);
         let key = GroupKey { id: GroupId(group), ..GroupKey::default() };
         let mut terminal = Binary::new();
-        terminal.decode(&Settings::default(), &packet("binary", "connect_terminal")).unwrap();
+        terminal.decode(&Settings::default(), &packet("binary", "connect_terminal"), scratch()).unwrap();
         let hears = |outgoing: &Outgoing<'_>, expected: ServerPacket<'_>| {
             let mut out = Vec::new();
             terminal.encode(&Settings::default(), outgoing, false, &mut out);
@@ -276,16 +282,16 @@ proptest! {
             Ok(())
         };
         let to_user = message(Target::User(UserKey::default()), id, &body);
-        hears(&Outgoing::Push(&to_user), ServerPacket::Push { id, body: &body })?;
+        hears(&push(&to_user), ServerPacket::Push { id, body: &body })?;
         let to_group = message(Target::Group(key), id, &body);
         let group = key.id;
-        hears(&Outgoing::Push(&to_group), ServerPacket::GroupPush { group, id, body: &body })?;
+        hears(&push(&to_group), ServerPacket::GroupPush { group, id, body: &body })?;
         for kind in KINDS {
-            hears(&Outgoing::PublishAck(kind, id), ServerPacket::PublishAck(kind, id))?;
+            hears(&Outgoing::PublishAck(kind, id, None), ServerPacket::PublishAck(kind, id))?;
             let mut out = Vec::new();
             client::ack(kind, &id, &mut out);
             prop_assert_eq!(
-                Binary::new().decode(&Settings::default(), &out),
+                Binary::new().decode(&Settings::default(), &out, scratch()),
                 Ok(Packet::Ack(id))
             );
         }
@@ -305,7 +311,7 @@ proptest! {
         let exact = usize::from(announced) == body.len();
         let units = String::from_utf8(body.clone()).ok().map(|text| text.encode_utf16().count());
         let utf16 = units == Some(announced.into());
-        match Binary::new().decode(&Settings::default(), &packet) {
+        match Binary::new().decode(&Settings::default(), &packet, scratch()) {
             Ok(Packet::Publish(publish)) => {
                 prop_assert!(exact || utf16);
                 prop_assert_eq!(publish.body, &body[..]);
@@ -331,7 +337,16 @@ fn bytes(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
 
 fn message(to: Target, id: MessageId, body: &[u8]) -> Message {
     let protocol = ProtocolId::Binary;
-    Message { stamp: 1, id, from: None, to, protocol, time_ms: 2, body: body.into() }
+    Message {
+        stamp: 1,
+        id,
+        from: None,
+        from_name: Default::default(),
+        to,
+        protocol,
+        time_ms: 2,
+        body: body.into(),
+    }
 }
 
 /// The longest payload that is accepted; the next longer one is [`Malformed::TooLarge`] unless the
@@ -340,7 +355,7 @@ fn longest_payload(settings: &Settings) -> usize {
     let outcome = |len: usize| {
         let mut out = Vec::new();
         client::publish(UserId(1), &id(), &vec![b'x'; len], &mut out).ok()?;
-        Some(Binary::new().decode(settings, &out).map(drop).map_err(|error| error.what))
+        Some(Binary::new().decode(settings, &out, scratch()).map(drop).map_err(|error| error.what))
     };
     let max = (settings.max_payload as usize).min(PAYLOAD_MAX);
     assert_eq!(outcome(max), Some(Ok(())));

@@ -9,9 +9,9 @@ use codec::error::Malformed;
 use codec::protocol::Protocol;
 use codec::{
     CloseReason, Connect, Decoded, Destination, GroupId, GroupKey, Message, Outgoing, Packet,
-    ProtocolId, Refusal, Target, UserId, UserKey,
+    ProtocolId, Refusal, Target, Terminal, UserId, UserKey,
 };
-use common::{hex, id, packet};
+use common::{accepted, hex, id, packet, password, push, scratch};
 
 #[test]
 fn ambiguity_01_role_is_told_by_the_bytes_after_the_password() {
@@ -19,13 +19,13 @@ fn ambiguity_01_role_is_told_by_the_bytes_after_the_password() {
     assert_eq!(connect(&packet("binary", "connect_document")).role, Some(1));
     let bytes = packet("binary", "connect_terminal");
     let terminal = connect(&bytes);
-    assert_eq!((terminal.role, terminal.client), (Some(2), 2));
+    assert_eq!((terminal.role, terminal.terminal), (Some(2), Terminal::Kind(2)));
     for client in [0, 128, 255] {
         let bytes = connect_with(&[2, client]);
         assert_eq!(refused(&bytes), Malformed::ConnectLayout, "client kind {client}");
     }
-    assert_eq!(connect(&connect_with(&[2, 1])).client, 1);
-    assert_eq!(connect(&connect_with(&[2, 127])).client, 127);
+    assert_eq!(connect(&connect_with(&[2, 1])).terminal, Terminal::Kind(1));
+    assert_eq!(connect(&connect_with(&[2, 127])).terminal, Terminal::Kind(127));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn ambiguity_13_every_unknown_command_is_refused_and_answered_with_0a() {
         assert_eq!(refused(&bytes), Malformed::UnknownCommand, "{command:#x}");
         assert_eq!(refused(&[command]), Malformed::UnknownCommand, "{command:#x}");
     }
-    assert_eq!(encode(&Binary::new(), &Outgoing::Invalid), hex("0a"));
+    assert_eq!(encode(&Binary::new(), &Outgoing::Invalid(Malformed::Syntax)), hex("0a"));
 }
 
 #[test]
@@ -75,16 +75,16 @@ fn ambiguity_15_zero_length_payload_is_valid() {
     for (bytes, part) in [("03 00 00 00 01 M 00 00", ""), ("0b 00 00 00 01 M", "00 00 00 00")] {
         assert_eq!(body(&hex(&format!("{bytes} {part}"))), b"");
     }
-    let push = message(Target::User(UserKey::default()), b"");
-    assert_eq!(encode(&Binary::new(), &Outgoing::Push(&push)), hex("03 M 00 00"));
+    let empty = message(Target::User(UserKey::default()), b"");
+    assert_eq!(encode(&Binary::new(), &push(&empty)), hex("03 M 00 00"));
 }
 
 #[test]
 fn ambiguity_16_sender_is_not_in_the_push() {
     let mut from_user = message(Target::User(UserKey::default()), br#"{"from":7}"#);
-    let from_door = encode(&Binary::new(), &Outgoing::Push(&from_user));
+    let from_door = encode(&Binary::new(), &push(&from_user));
     from_user.from = Some(UserKey { id: UserId(0x4242_4242), ..UserKey::default() });
-    assert_eq!(encode(&Binary::new(), &Outgoing::Push(&from_user)), from_door);
+    assert_eq!(encode(&Binary::new(), &push(&from_user)), from_door);
     let expected = ServerPacket::Push { id: id(), body: br#"{"from":7}"# };
     assert_eq!(client::decode_server(&from_door), Ok(expected));
 }
@@ -114,7 +114,7 @@ fn ambiguity_19_trailing_bytes_are_malformed_except_utf16_lengths_and_acks() {
     assert_eq!(body(&utf16), "你好!".as_bytes(), "pushed with its true length");
     let strict = Settings { payload_len: PayloadLen::Strict, ..Settings::default() };
     assert_eq!(
-        Binary::new().decode(&strict, &utf16).map_err(|error| error.what),
+        Binary::new().decode(&strict, &utf16, scratch()).map_err(|error| error.what),
         Err(Malformed::TrailingBytes)
     );
     // A character outside the BMP is two units and four bytes.
@@ -150,7 +150,7 @@ fn trap_01_publish_has_the_user_id_only_towards_the_gateway() {
     let Ok(Packet::Publish(publish)) = decode(&up) else { panic!("a publish") };
     assert_eq!(publish.to, Destination::User(UserId(1234)));
     let message = message(Target::User(UserKey::default()), publish.body);
-    let down = encode(&Binary::new(), &Outgoing::Push(&message));
+    let down = encode(&Binary::new(), &push(&message));
     assert_eq!(down.len() + 4, up.len());
     assert_eq!(down[1..], up[5..]);
     assert_eq!(refused(&down), Malformed::Truncated, "the push layout is not taken upwards");
@@ -175,8 +175,8 @@ fn trap_02_shifted_packets_of_the_browser_client_are_rejected() {
 #[test]
 fn trap_03_push_ends_with_its_payload() {
     for len in [0, 1, 2, 255, 256, 32_767, 65_535] {
-        let push = message(Target::User(UserKey::default()), &vec![b'x'; len]);
-        assert_eq!(encode(&Binary::new(), &Outgoing::Push(&push)).len(), 35 + len);
+        let long = message(Target::User(UserKey::default()), &vec![b'x'; len]);
+        assert_eq!(encode(&Binary::new(), &push(&long)).len(), 35 + len);
     }
 }
 
@@ -194,7 +194,7 @@ fn trap_04_role_is_an_ascii_digit_or_a_number() {
 
 #[test]
 fn trap_06_login_is_acknowledged_and_both_length_bytes_count() {
-    assert_eq!(encode(&Binary::new(), &Outgoing::Accepted), hex("02 00"));
+    assert_eq!(encode(&Binary::new(), &accepted()), hex("02 00"));
     let long = vec![b'x'; 0x0102];
     let mut bytes = hex("03 00 00 00 01 M 01 02");
     bytes.extend_from_slice(&long);
@@ -254,12 +254,12 @@ fn trap_12_names_are_opaque_bytes() {
         let mut bytes = Vec::new();
         client::connect(name, b" Pass ", Tail::Plain, &mut bytes).unwrap();
         assert_eq!(connect(&bytes).name, name);
-        assert_eq!(connect(&bytes).password, b" Pass ");
+        assert_eq!(password(&connect(&bytes)), b" Pass ");
     }
 }
 
 fn decode(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
-    Binary::new().decode(&Settings::default(), bytes).map_err(|error| error.what)
+    Binary::new().decode(&Settings::default(), bytes, scratch()).map_err(|error| error.what)
 }
 
 fn refused(bytes: &[u8]) -> Malformed {
@@ -288,7 +288,7 @@ fn connect_with(tail: &[u8]) -> Vec<u8> {
 /// The codec of a connection that sent this CONNECT.
 fn after(name: &str) -> Binary {
     let mut binary = Binary::new();
-    binary.decode(&Settings::default(), &packet("binary", name)).unwrap();
+    binary.decode(&Settings::default(), &packet("binary", name), scratch()).unwrap();
     binary
 }
 
@@ -303,16 +303,25 @@ fn group_push(group_push: GroupPush, client: &str) -> Vec<u8> {
     let group = GroupKey { id: GroupId(0xffff_fffe), ..GroupKey::default() };
     let mut out = Vec::new();
     let message = message(Target::Group(group), b"hi");
-    after(client).encode(&settings, &Outgoing::Push(&message), false, &mut out);
+    after(client).encode(&settings, &push(&message), false, &mut out);
     out
 }
 
 fn push_to_user(client: &str) -> Vec<u8> {
     let message = message(Target::User(UserKey::default()), b"hi");
-    encode(&after(client), &Outgoing::Push(&message))
+    encode(&after(client), &push(&message))
 }
 
 fn message(to: Target, body: &[u8]) -> Message {
     let protocol = ProtocolId::Binary;
-    Message { stamp: 1, id: id(), from: None, to, protocol, time_ms: 2, body: body.into() }
+    Message {
+        stamp: 1,
+        id: id(),
+        from: None,
+        from_name: Default::default(),
+        to,
+        protocol,
+        time_ms: 2,
+        body: body.into(),
+    }
 }

@@ -3,13 +3,35 @@
 
 use std::path::PathBuf;
 
-use codec::MessageId;
+use codec::{Accepted, Connect, Message, MessageId, Outgoing, Proof, Push, UserId};
 
 /// The message id of the protocol document's samples.
 pub(crate) const M: &str = "550e8400e29b41d4a716446655440000";
 
 pub(crate) fn id() -> MessageId {
     MessageId::new(M.as_bytes()).unwrap()
+}
+
+/// Where a codec may put what it took out of a packet.
+pub(crate) fn scratch() -> &'static mut Vec<u8> {
+    Box::leak(Box::default())
+}
+
+pub(crate) fn accepted() -> Outgoing<'static> {
+    let (user, time_ms) = (UserId(7), 1_700_000_000_000);
+    Outgoing::Accepted(Accepted { user, name: b"alice", session: 9, time_ms, heartbeat_s: 30 })
+}
+
+pub(crate) fn push(message: &Message) -> Outgoing<'_> {
+    Outgoing::Push(Push { message, stored: false })
+}
+
+/// The password of a login.
+pub(crate) fn password<'a>(connect: &Connect<'a>) -> &'a [u8] {
+    match connect.proof {
+        Proof::Password(password) => password,
+        _ => panic!("{connect:?} has no password"),
+    }
 }
 
 /// Bytes of a vector; `M` stands for the document's message id. Strings hold no space and no `#`.
