@@ -258,4 +258,5 @@ protocols! {
     Binary, binary: crate::binary::Binary;
     BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
     SimpleText, simple_text: crate::simple_text::SimpleText;
+    SimpleIm, simple_im: crate::simple_im::SimpleIm;
 }
