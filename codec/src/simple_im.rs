@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
-use crate::manners::{Acks, Answers, Heartbeat, Manners};
+use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
 use crate::message::Content;
 use crate::packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
@@ -239,8 +239,8 @@ impl Protocol for SimpleIm {
         }
     }
 
-    fn push_variant(&self, _: &Settings) -> u8 {
-        self.0.dialect as u8
+    fn push_variant(&self, _: &Settings) -> Option<u8> {
+        Some(self.0.dialect as u8)
     }
 
     fn manners(&self, settings: &Settings) -> Manners {
@@ -252,7 +252,8 @@ impl Protocol for SimpleIm {
             answers: Answers::AsTheyCome,
             gap_ms: settings.gap_ms,
             room: false,
-            forgiving: false,
+            refusals: false,
+            patience: Patience::None,
         }
     }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Answers, Heartbeat, Manners};
+use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
 use crate::message::Content;
 use crate::packet::{Connect, Destination, Outgoing, Packet, Proof, Publish, Refusal, Terminal};
 use crate::protocol::Protocol;
@@ -170,8 +170,8 @@ impl Protocol for SimpleText {
         });
     }
 
-    fn push_variant(&self, _: &Settings) -> u8 {
-        0
+    fn push_variant(&self, _: &Settings) -> Option<u8> {
+        Some(0)
     }
 
     fn manners(&self, _: &Settings) -> Manners {
@@ -183,7 +183,8 @@ impl Protocol for SimpleText {
             answers: Answers::AsTheyCome,
             gap_ms: 0,
             room: true,
-            forgiving: true,
+            refusals: true,
+            patience: Patience::Endless,
         }
     }
 

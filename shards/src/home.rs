@@ -119,7 +119,7 @@ impl Home {
             groups: Groups::default(),
             fans: Slab::new(),
             fan_ins: Slab::new(),
-            names: Names::default(),
+            names: Names::new(),
             rooms: HashMap::new(),
             asks: Slab::new(),
             counters: Counters::default(),

@@ -269,7 +269,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let seen = usize::from(conn.early_bytes);
         let is_door = listener.protocol.is_door();
         let consumed = match handshake::parse_upgrade(bytes, seen, paths) {
-            Ok(Decoded::NeedMore { .. }) => return None,
+            Ok(Decoded::NeedMore { .. } | Decoded::Unsure) => return None,
             Ok(Decoded::Frame { value, consumed }) => {
                 self.world.write(slot, |out| handshake::write_accept(out, value.key, None));
                 Some(consumed)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use codec::binary::client::{self, ServerPacket, Tail};
 use codec::ws::{self, Opcode};
-use codec::{MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId};
+use codec::{MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId, UserKey};
 use crossbeam_channel::bounded;
 use shards::config::{AckPolicy, DuplicatePolicy, Listener};
 use shards::io::epoll::EpollIo;

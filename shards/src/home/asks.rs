@@ -48,7 +48,9 @@ impl Home {
     ) {
         let Some(session) = self.session(slot) else { return };
         let index = session.user;
-        let user = self.users.at(index).key;
+        let user = self.users.at(index);
+        let binding = user.name.as_deref().filter(|_| user.binds).map(Box::from);
+        let user = user.key;
         let number = self.open_request(slot, PublishKind::User, id, now, fx);
         if let Query::Refused(why) = query {
             return self.say_answer(slot, number, id, Box::new(Answer::Failed(*why)), now, fx);
@@ -56,7 +58,7 @@ impl Home {
         self.count_outstanding(slot, 1);
         let asked = Asked::Query { number, id, answer: None };
         let token = u64::from(self.asks.insert(Ask { slot, remaining: 0, asked }));
-        fx.store(Request::Query { token, user, query: query.clone() });
+        fx.store(Request::Query { token, user, query: query.clone(), binding });
     }
 
     /// The store's answer to a query.

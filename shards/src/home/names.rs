@@ -44,9 +44,10 @@ struct LookUp {
 }
 
 /// The names that this shard's users address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Names {
-    entries: HashMap<(TenantId, NameKind), HashMap<Box<[u8]>, Entry>>,
+    /// By tenant, and whether only groups are meant.
+    entries: HashMap<(TenantId, bool), HashMap<Box<[u8]>, Entry>>,
     len: usize,
     look_ups: Slab<LookUp>,
     /// Publishes waiting for all names together.
@@ -54,6 +55,10 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    pub(crate) fn new() -> Self {
+        Self { entries: HashMap::new(), len: 0, look_ups: Slab::new(), parked: 0 }
+    }
+
     pub(crate) fn parked(&self) -> usize {
         self.parked
     }
@@ -67,7 +72,7 @@ impl Names {
     }
 
     fn known(&self, tenant: TenantId, what: NameKind, name: &[u8], now: Now) -> Option<Found> {
-        match self.entries.get(&(tenant, what))?.get(name)? {
+        match self.entries.get(&key(tenant, what))?.get(name)? {
             Entry::Known { found, at } if now.ms_since(*at) < NAMES_MS => Some(*found),
             _ => None,
         }
@@ -85,7 +90,7 @@ impl Names {
             self.forget();
         }
         self.parked += 1;
-        let names = self.entries.entry((tenant, what)).or_default();
+        let names = self.entries.entry(key(tenant, what)).or_default();
         if let Some(Entry::Waiting(queue)) = names.get_mut(name) {
             queue.push_back(parked);
             return None;
@@ -104,7 +109,7 @@ impl Names {
         now: Now,
     ) -> Option<(LookUp, VecDeque<Parked>)> {
         let look_up = self.look_ups.remove(u32::try_from(token).ok()?)?;
-        let names = self.entries.get_mut(&(look_up.tenant, look_up.what))?;
+        let names = self.entries.get_mut(&key(look_up.tenant, look_up.what))?;
         let Some(Entry::Waiting(queue)) = names.remove(&look_up.name) else { return None };
         self.parked -= queue.len();
         match found {
@@ -175,6 +180,10 @@ impl Home {
             fx.resume(slot);
         }
     }
+}
+
+fn key(tenant: TenantId, what: NameKind) -> (TenantId, bool) {
+    (tenant, what == NameKind::Group)
 }
 
 fn destination(found: Found) -> Destination<'static> {

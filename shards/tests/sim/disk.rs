@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use codec::binary::MESSAGE_ID;
-use codec::{GroupKey, MessageId, TenantId, UserId, UserKey};
+use codec::{Answer, GroupId, GroupKey, MessageId, Query, TenantId, UserId, UserKey};
 use shards::io::sim::Rng;
 use storage::store::{StoredUser, Write};
-use storage::{DeadReason, Row, Store, StoreError};
+use storage::{DeadReason, Found, NameKind, Row, Store, StoreError};
 
 /// Which calls of the store fail, in parts per million.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ pub struct Disk(Arc<Mutex<Content>>);
 impl Disk {
     pub fn new(groups: &BTreeMap<u32, Vec<u32>>, faults: DiskFaults, rng: Rng) -> Self {
         let groups = groups.iter().map(|(&group, members)| {
-            let key = GroupKey { tenant: TenantId(0), id: codec::GroupId(group) };
+            let key = GroupKey { tenant: TenantId(0), id: GroupId(group) };
             (key, members.iter().map(|&user| UserId(user)).collect())
         });
         Self(Arc::new(Mutex::new(Content {
@@ -114,6 +114,7 @@ impl Content {
                 assert_eq!(*reason, DeadReason::Poison, "nothing expires here");
                 self.dead.extend(self.rows.remove(&(*user, *seq)).map(|row| (*user, row)));
             }
+            Write::Bind { user, .. } => panic!("nobody binds a name here: {user:?}"),
         }
         Ok(())
     }
@@ -169,7 +170,32 @@ impl Store for Disk {
         Ok(rows.chain(content.dead.iter().map(|(_, row)| row.seq)).max().unwrap_or(0))
     }
 
+    fn tenant_named(&mut self, _: &[u8], _: &[u8]) -> Result<Option<TenantId>, StoreError> {
+        Ok(None)
+    }
+
+    fn resolve(
+        &mut self,
+        _: TenantId,
+        _: &[u8],
+        _: NameKind,
+    ) -> Result<Option<Found>, StoreError> {
+        Ok(None)
+    }
+
+    fn query(
+        &mut self,
+        _: UserKey,
+        _: &Query,
+    ) -> Result<(Answer, Option<GroupId>), StoreError> {
+        Ok((Answer::Done, None))
+    }
+
     fn user_by_name(&mut self, _: TenantId, _: &[u8]) -> Result<Option<StoredUser>, StoreError> {
+        Ok(None)
+    }
+
+    fn user_by_phone(&mut self, _: TenantId, _: &[u8]) -> Result<Option<StoredUser>, StoreError> {
         Ok(None)
     }
 
