@@ -6,7 +6,7 @@ use codec::binary::client::{self, Tail};
 use codec::binary::{Binary, Settings, stream};
 use codec::protocol::Protocol;
 use codec::{
-    GroupId, GroupKey, Message, Outgoing, ProtocolId, PublishKind, Target, UserId, UserKey,
+    GroupId, GroupKey, Message, Outgoing, ProtocolId, PublishKind, Push, Target, UserId, UserKey,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -37,6 +37,7 @@ fn encode(criterion: &mut Criterion) {
     for len in PAYLOADS {
         group.throughput(Throughput::Bytes(len as u64));
         let message = message(len);
+        let push = Outgoing::Push(Push { message: &message, stored: false });
         bench_encode(&mut group, BenchmarkId::new("push", len), &push);
     }
     group.throughput(Throughput::Elements(1));
@@ -76,6 +77,7 @@ type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>
 fn bench_decode(group: &mut Group<'_>, id: BenchmarkId, packet: &[u8]) {
     let settings = Settings::default();
     let mut binary = Binary::new();
+    let mut scratch = Vec::new();
     group.bench_function(id, |bencher| {
         bencher.iter(|| {
             binary.decode(&settings, black_box(packet), &mut scratch).map(|packet| {
@@ -110,7 +112,7 @@ fn message(len: usize) -> Message {
         stamp: 1,
         id: ID.into(),
         from: Some(UserKey::default()),
-        from_name: Arc::default(),
+        from_name: b"alice"[..].into(),
         to,
         protocol: ProtocolId::Binary,
         time_ms: 2,

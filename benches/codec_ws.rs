@@ -92,6 +92,7 @@ fn publish(criterion: &mut Criterion) {
         let mut input = frame(Opcode::Binary, None, &packet);
         let mut ws = Ws::new(Role::Client);
         let (mut protocol, settings) = (Binary::new(), Settings::default());
+        let mut scratch = Vec::new();
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::from_parameter(len), |bencher| {
             bencher.iter(|| {
@@ -99,7 +100,8 @@ fn publish(criterion: &mut Criterion) {
                 let Some(Event::Message { payload, .. }) = step.event else {
                     panic!("a whole frame is a message")
                 };
-                black_box(protocol.decode(&settings, &payload).expect("a right packet"));
+                let packet = protocol.decode(&settings, &payload, &mut scratch);
+                black_box(packet.expect("a right packet"));
             });
         });
     }

@@ -9,12 +9,14 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let mut binary = Binary::new();
-    let _ = binary.decode(&Settings::default(), input);
+    let _ = binary.decode(&Settings::default(), input, &mut Vec::new());
     let _ = client::decode_server(input);
     let strict = Settings { payload_len: PayloadLen::Strict, ..Settings::default() };
     let mut rest = input;
     while let Ok(Decoded::Frame { value, consumed }) = stream::frame(rest) {
-        if let Ok(Packet::Publish(publish)) = binary.decode(&strict, &rest[value.clone()]) {
+        let mut scratch = Vec::new();
+        let decoded = binary.decode(&strict, &rest[value.clone()], &mut scratch);
+        if let Ok(Packet::Publish(publish)) = decoded {
             let mut out = Vec::new();
             let written = match publish.to {
                 Destination::User(to) => client::publish(to, &publish.id, publish.body, &mut out),
@@ -25,6 +27,7 @@ fuzz_target!(|input: &[u8]| {
                     let users: Vec<_> = users.iter().collect();
                     client::group_part_publish(group, &publish.id, &users, publish.body, &mut out)
                 }
+                other => panic!("{other:?}"),
             };
             assert!(written.is_ok() && out == rest[value]);
         }

@@ -10,10 +10,11 @@ fuzz_target!(|input: &[u8]| {
     let settings = Settings::default();
     let mut door = BinaryPublish::new();
     let mut rest = input;
-    while let Ok(Decoded::Frame { value, consumed }) = BinaryPublish::frame(&settings, rest) {
-        if let Ok(packet) = door.decode(&settings, &rest[value]) {
+    while let Ok(Decoded::Frame { value, consumed }) = door.frame(&settings, rest, false) {
+        let mut scratch = Vec::new();
+        if let Ok(packet) = door.decode(&settings, &rest[value], &mut scratch) {
             let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
-            let ack = Outgoing::PublishAck(publish.to.kind(), publish.id);
+            let ack = Outgoing::PublishAck(publish.to.kind(), publish.id, None);
             let mut out = Vec::new();
             door.encode(&settings, &ack, true, &mut out);
             assert_eq!(out.len(), 4 + 33);

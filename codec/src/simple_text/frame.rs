@@ -10,7 +10,8 @@
 //!
 //! An object is whole with its last brace, but only the rest of its line tells whether it is the
 //! request: a quote or a brace that somebody typed without an escape may have closed it too early.
-//! So what follows on the line is waited for, or the silence after it.
+//! So what follows on the line is waited for, or the silence after it. Another object there is the
+//! next request.
 //!
 //! Owns: the boundaries, told by JSON's grammar (RFC 8259) as far as they need it. Never: what a
 //! request means. Each byte is looked at once, however the bytes arrive.
@@ -216,3 +217,40 @@ fn is_blank(byte: u8) -> bool {
 
 /// How deep values may be nested, as many as [`Scan`] has bits for; no request needs more than 2.
 const DEPTH_MAX: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After each call all input has been read, and the next one goes on there.
+    #[test]
+    fn each_byte_is_read_once_however_they_come() {
+        for line in
+            [&b"{\n\n\n\n  \"a\" : [1, tr"[..], b"{\"a\": \"\\u00", b"no json at all", b"\"{\""]
+        {
+            let mut scan = Scan::default();
+            for len in 1..=line.len() {
+                let more = Ok(Decoded::NeedMore { total: len + 1 });
+                assert_eq!(scan.frame(&line[..len], false), more);
+                assert_eq!(scan.at, len);
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_deeper_than_its_bits_is_no_request() {
+        let nested = |depth: usize| {
+            let opened = format!("{{\"a\":{}", "[".repeat(depth - 1));
+            let line = format!("{opened}{}}}\r\n", "]".repeat(depth - 1));
+            let mut scan = Scan::default();
+            let frame = scan.frame(line.as_bytes(), false);
+            assert_eq!(scan, Scan::default());
+            assert!(matches!(frame, Ok(Decoded::Frame { consumed, .. }) if consumed == line.len()));
+            let mut scan = Scan::default();
+            scan.frame(opened.as_bytes(), false).unwrap();
+            scan.state != State::Line
+        };
+        assert!(nested(usize::from(DEPTH_MAX)));
+        assert!(!nested(usize::from(DEPTH_MAX) + 1));
+    }
+}
