@@ -2,6 +2,8 @@
 
 #[path = "common/simple_im.rs"]
 mod common;
+#[path = "common/mod.rs"]
+mod vectors;
 
 use codec::protocol::Protocol;
 use codec::simple_im::client::{Framer, ServerPacket, To as SendTo, decode_server};
@@ -14,8 +16,6 @@ use common::{
     Connection, DIALECTS, Heard, Original, TOKEN, To, body, client, login, message, pushed,
     to_group, to_user,
 };
-
-const SEED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/simple-im/");
 
 fn accepted(user: u32) -> Outgoing<'static> {
     let user = UserId(user);
@@ -41,7 +41,42 @@ fn wrong(packet: &str) -> Malformed {
 fn a_connection_s_state_is_one_pointer() {
     assert_eq!(size_of::<SimpleIm>(), size_of::<usize>());
     assert!(size_of::<AnyProtocol>() <= 2 * size_of::<usize>());
-    assert!(std::path::Path::new(SEED).join("stream.hex").exists());
+}
+
+#[test]
+fn every_vector_is_a_packet_for_a_fresh_connection() {
+    for (name, bytes) in vectors::packets("simple-im") {
+        let packet = str::from_utf8(&bytes).unwrap();
+        let heard = Connection::new().packet(packet);
+        assert!(!matches!(heard, Heard::Wrong(_) | Heard::Nothing), "{name}: {heard:?}");
+        let mut connection = Connection::new();
+        let mut framed = connection.receive(&bytes);
+        framed.extend(connection.quiet());
+        assert_eq!(framed, [heard], "{name}");
+    }
+}
+
+#[test]
+fn the_stream_s_packets_end_where_the_next_begins() {
+    let stream = vectors::stream("simple-im");
+    let frames = |codec: &mut SimpleIm, input: &[u8]| {
+        let mut ends = vec![0];
+        let settings = Settings::default();
+        while let from = ends[ends.len() - 1]
+            && let Ok(Decoded::Frame { value, consumed }) =
+                codec.frame(&settings, &input[from..], false)
+        {
+            assert_eq!(value, 0..consumed, "nothing stands between them");
+            ends.push(from + consumed);
+        }
+        ends
+    };
+    let whole = frames(&mut SimpleIm::new(), &stream);
+    assert_eq!((whole.len(), whole.last()), (6, Some(&stream.len())));
+    for split in 0..stream.len() {
+        let ends = frames(&mut SimpleIm::new(), &stream[..split]);
+        assert!(whole.starts_with(&ends), "split at {split}: {ends:?}");
+    }
 }
 
 #[test]
@@ -83,7 +118,10 @@ fn the_document_s_messages() {
 #[test]
 fn the_oldest_client_logs_in_by_phone() {
     let mut connection = Connection::new();
-    let packet = r#"[r] id = "a_01" t = "login" [r.user] phone = "18501260698" device = "android" password = "888888""#;
+    let packet = concat!(
+        r#"[r] id = "a_01" t = "login" "#,
+        r#"[r.user] phone = "18501260698" device = "android" password = "888888""#
+    );
     let heard = connection.receive(packet.as_bytes());
     assert_eq!(heard, [connect("phone 888888", "18501260698", "android")]);
     let ok = connection.send(&accepted(5));
@@ -199,7 +237,10 @@ fn group_messages_name_sender_and_group() {
     let bytes = Connection::of(Dialect::Flat).push(&group);
     let packet = Original::parse(&bytes, Dialect::Flat);
     assert_eq!((packet.number("group"), packet.number("g_id")), (12, 12));
-    let push = r#"[m] id = "a_02" c = "hi" ts = 1443856541 [m.from] id = 1 device = "android" [m.to] id = 12"#;
+    let push = concat!(
+        r#"[m] id = "a_02" c = "hi" ts = 1443856541 "#,
+        r#"[m.from] id = 1 device = "android" [m.to] id = 12"#
+    );
     assert_eq!(Connection::of(Dialect::Single).push(&group), push.as_bytes());
 }
 
@@ -348,7 +389,7 @@ fn layouts_that_mean_the_same() {
         r#"[m] id="x"c="hi"[m.to]id=3"#,
         "\r\n\t [ m ]\r\n id\t=\r\n\"x\"\nc=\"hi\"\n\n# what [x] = \"this\n[m.to]#\nid=3#x\n",
         r#"[m.x] [m] id = "x" c = "hi" [m.to] id = 3"#,
-        r#"[m] y = 2015-09-25T12:00:00Z z = [ "a\"]", 1 ] id = x c = "hi" [q.r] id = 7 [m.to] id = +3"#,
+        r#"[m] y = 2015-09-25T12:00:00Z z = ["a\"]", 1] id = x c = "hi" [q.r] id = 7 [m.to] id = +3"#,
         r#"[m] [m.to] device = "q" id = "3" [m.from] id = 9 [m] id = "x" c = "hi""#,
     ] {
         let heard = Connection::of(Dialect::Single).packet(packet);

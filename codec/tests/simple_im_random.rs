@@ -57,8 +57,8 @@ fn stream(dialect: Dialect, texts: &[Vec<u8>], gap: &str) -> (Vec<u8>, Vec<Heard
         stream.extend_from_slice(gap.as_bytes());
         let id = format!("a_{number}");
         let (to, heard) = match number % 2 {
-            0 => (SendTo::User(UserId(number)), To::User(number)),
-            _ => (SendTo::Group(codec::GroupId(number)), To::Group(number)),
+            0 => (SendTo::User(UserId(number * 1234)), To::User(number * 1234)),
+            _ => (SendTo::Group(codec::GroupId(number * 999)), To::Group(number * 999)),
         };
         client.message(id.as_bytes(), to, text, &mut stream);
         let body = body(&sayable(dialect, text));
@@ -157,11 +157,11 @@ proptest! {
         dialect in dialect(),
         text in said(),
         at in any::<prop::sample::Index>(),
-        bit in 0..8,
+        bit in 0..8u8,
     ) {
         let (mut stream, _) = stream(dialect, &[text], "");
         let at = at.index(stream.len());
-        stream[at] ^= 1 << bit;
+        stream[at] ^= 1u8 << bit;
         let mut whole = Connection::new();
         let mut heard = whole.receive(&stream);
         heard.extend(whole.quiet());
@@ -198,7 +198,7 @@ proptest! {
             }
             // What is whole at the cut is not longer without it, but may be shorter.
             Ok(Decoded::Frame { consumed, .. }) => prop_assert!(consumed <= cut),
-            Err(_) => prop_assert!(matches!(whole, Err(_) | Ok(Decoded::Frame { .. }))),
+            Err(_) => prop_assert!(whole.is_err()),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Any bytes of a client, as one packet and as a stream: an answer, never a panic; the same however
-//! the stream is cut; and what is understood is said to every dialect as it was meant.
+//! Any bytes of a client, as one packet and as a stream: an answer, never a panic; nothing
+//! is a packet before its end; and what is understood is pushed as the client's side reads it.
 #![no_main]
 
 use codec::protocol::Protocol;
 use codec::simple_im::{Settings, SimpleIm, client};
-use codec::{Decoded, Packet};
+use codec::{Decoded, Message, Outgoing, Packet, ProtocolId, Push, Target, UserKey};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -28,7 +28,23 @@ fuzz_target!(|input: &[u8]| {
             codec.decode(&settings, &rest[value.clone()], &mut scratch)
         {
             assert!(publish.body.len() <= value.len() + 2 + codec::simple_im::NAME_MAX);
-            SimpleIm::content(publish.body);
+            let message = Message {
+                stamp: 1,
+                id: publish.id,
+                from: Some(UserKey::default()),
+                from_name: (*b"").into(),
+                to: Target::User(UserKey::default()),
+                protocol: ProtocolId::SimpleIm,
+                time_ms: 2,
+                body: publish.body.into(),
+            };
+            let push = Outgoing::Push(Push { message: &message, stored: false });
+            let mut out = Vec::new();
+            codec.encode(&settings, &push, false, &mut out);
+            let Ok(client::ServerPacket::Push(push)) = client::decode_server(&out) else {
+                panic!("{}", out.escape_ascii());
+            };
+            assert_eq!(push.id, publish.id);
         }
         let _ = bytewise.decode(&settings, &rest[value], &mut Vec::new());
         rest = &rest[consumed..];

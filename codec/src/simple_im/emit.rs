@@ -70,27 +70,47 @@ impl<'a> Emitter<'a> {
     }
 
     fn escaped(&mut self, text: &[u8]) {
-        for &byte in text {
-            match ESCAPES.iter().find(|(raw, _)| *raw == byte) {
-                Some((_, letter)) => self.out.extend_from_slice(&[b'\\', *letter]),
-                None => self.out.push(byte),
-            }
+        let mut rest = text;
+        while let Some(at) = rest.iter().position(|byte| letter(*byte).is_some()) {
+            let (plain, special) = rest.split_at(at);
+            self.out.extend_from_slice(plain);
+            self.out.extend(letter(special[0]).iter().flat_map(|letter| [b'\\', *letter]));
+            rest = &special[1..];
         }
+        self.out.extend_from_slice(rest);
     }
 }
 
-/// The escapes of the earlier parser: byte, and what stands for it behind a backslash.
-const ESCAPES: [(u8, u8); 6] =
-    [(0, b'0'), (b'\t', b't'), (b'\n', b'n'), (b'\r', b'r'), (b'"', b'"'), (b'\\', b'\\')];
+/// The earlier parser's escapes: what stands for `byte` behind a backslash.
+fn letter(byte: u8) -> Option<u8> {
+    Some(match byte {
+        0 => b'0',
+        b'\t' => b't',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'"' | b'\\' => byte,
+        _ => return None,
+    })
+}
+
+/// What a letter behind a backslash stands for: the reverse of [`letter`].
+fn escaped(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'0' => 0,
+        b't' => b'\t',
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b'"' | b'\\' => letter,
+        _ => return None,
+    })
+}
 
 /// Appends `text` without its escapes. A backslash before any other byte is a byte like any other.
 pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
         out.extend_from_slice(&rest[..at]);
-        let raw = rest.get(at + 1).and_then(|letter| {
-            ESCAPES.iter().find(|(_, known)| known == letter).map(|(raw, _)| *raw)
-        });
+        let raw = rest.get(at + 1).and_then(|letter| escaped(*letter));
         out.push(raw.unwrap_or(b'\\'));
         rest = &rest[at + 1 + usize::from(raw.is_some())..];
     }

@@ -174,19 +174,23 @@ impl Scan {
         quiet: bool,
         strays: bool,
     ) -> Result<Decoded<Range<usize>>, WireError> {
-        loop {
+        let next = loop {
             match self.next(input)? {
                 Step::Field(..) => {}
-                Step::Next(at) => return self.framed(at),
-                Step::End => break,
+                Step::Next(at) => break Some(at),
+                Step::End => break None,
             }
-        }
-        if self.stray && !strays {
-            return Err(WireError::new(Malformed::Syntax, self.start));
-        }
+        };
+        // What it would be if nothing more came.
         let mut whole = *self;
         whole.last(input)?;
-        match whole.is_whole(strays) {
+        if whole.stray && !strays {
+            return Err(WireError::new(Malformed::Syntax, whole.start));
+        }
+        if let Some(at) = next {
+            return self.framed(at);
+        }
+        match whole.is_whole(strays, self.lexer.ending()) {
             Whole::Yes => whole.framed(input.len()),
             Whole::Perhaps if quiet => whole.framed(input.len()),
             Whole::Perhaps if input.len() <= PACKET_MAX => Ok(Decoded::Unsure),
@@ -279,8 +283,8 @@ impl Scan {
         fields.iter().all(|field| self.seen & 1 << *field as u8 != 0)
     }
 
-    fn is_whole(&self, strays: bool) -> Whole {
-        let ending = self.lexer.ending();
+    /// `ending`: of the input, which may go on.
+    fn is_whole(&self, strays: bool, ending: Ending) -> Whole {
         let whole = match self.kind {
             _ if ending == Ending::Within => Whole::No,
             Some(kind) => self.is_complete(kind),
