@@ -87,6 +87,13 @@ pub(crate) struct Realm {
     pub(crate) tokens: bool,
 }
 
+/// A host and a port as clients are told them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
 /// Where a protocol is spoken.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
@@ -191,6 +198,11 @@ impl Config {
             }
             shards => shards,
         }
+    }
+
+    /// Where the clients of the protocol with an HTTP login are sent; `None`: it is not spoken.
+    pub(crate) fn advertised(&self) -> Option<Address> {
+        protocols::advertised(&self.keys, &self.listeners)
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

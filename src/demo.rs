@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use codec::{GroupId, GroupKey, UserId, UserKey};
 use storage::Store as _;
-use storage::admin::{AdminError, NewUser};
+use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::auth::hash_password;
 
 use crate::config::Config;
@@ -16,20 +16,24 @@ use crate::config::keys::Transport;
 use crate::embedded;
 use crate::exit::Failure;
 
-/// Name and number.
-pub(crate) const USERS: [(&str, u32); 3] = [("alice", 1001), ("bob", 1002), ("carol", 1003)];
+/// Name, number, and phone number.
+const USERS: [(&str, u32, &str); 3] = [
+    ("alice", 1001, "18500001001"),
+    ("bob", 1002, "18500001002"),
+    ("carol", 1003, "18500001003"),
+];
 /// The password of all of them.
 pub(crate) const PASSWORD: &str = "ringpost";
 /// Name and number; all users are in it.
 pub(crate) const GROUP: (&str, u32) = ("demo", 1);
 
 pub(crate) fn is_user(name: &str) -> bool {
-    USERS.iter().any(|(user, _)| *user == name)
+    USERS.iter().any(|(user, ..)| *user == name)
 }
 
 /// The users by name, for the chat client.
 pub(crate) fn users() -> BTreeMap<String, u32> {
-    USERS.iter().map(|(name, id)| ((*name).to_owned(), *id)).collect()
+    USERS.iter().map(|(name, id, _)| ((*name).to_owned(), *id)).collect()
 }
 
 /// Makes the users and the group where they are missing, in the tenant of `node.tenant`.
@@ -41,17 +45,25 @@ pub(crate) fn prepare(config: &Config) -> Result<(), Failure> {
     let tenant = embedded::tenant_id(&mut store, &config.tenants[0])?;
     let seeded = |error: AdminError| Failure::other("the demo's users", error);
     let password_hash = hash_password(PASSWORD.as_bytes());
-    for (name, id) in USERS {
+    for (name, id, phone) in USERS {
         let known = store.user_by_name(tenant, name.as_bytes());
         if known.map_err(|error| Failure::other("the store", error.label()))?.is_none() {
             let key = UserKey { tenant, id: UserId(id) };
             let (name, password_hash) = (name.as_bytes().into(), password_hash.clone());
-            let user = NewUser { key, name, password_hash, phone: None };
+            let phone = Some(phone.to_owned());
+            let user = NewUser { key, name, password_hash, phone };
             store.add_user(user).map_err(seeded)?;
         }
     }
-    let members = USERS.map(|(_, id)| UserId(id));
-    match store.create_group(GroupKey { tenant, id: GroupId(GROUP.1) }, &members) {
+    let members = USERS.map(|(_, id, _)| UserId(id));
+    let group = NewGroup {
+        key: GroupKey { tenant, id: GroupId(GROUP.1) },
+        name: Some(GROUP.0.as_bytes().into()),
+        title: Box::default(),
+        owner: None,
+        members: members.into(),
+    };
+    match store.create_group(&group) {
         Ok(()) | Err(AdminError::GroupTaken(_)) => Ok(()),
         Err(error) => Err(seeded(error)),
     }
@@ -71,8 +83,10 @@ pub(crate) fn greeting(config: &Config) -> String {
     if let Some(address) = config.admin {
         let _ = writeln!(out, "  {:<30} metrics and health", format!("http://{address}/metrics"));
     }
-    let users: Vec<_> = USERS.iter().map(|(name, id)| format!("{name} ({id})")).collect();
+    let users: Vec<_> = USERS.iter().map(|(name, id, _)| format!("{name} ({id})")).collect();
+    let phones: Vec<_> = USERS.iter().map(|(_, _, phone)| *phone).collect();
     let _ = writeln!(out, "\n  users    {}, password {PASSWORD:?}", users.join(", "));
+    let _ = writeln!(out, "  phones   {}", phones.join(", "));
     let _ = writeln!(out, "  group    {} ({}), all of them are in it", GROUP.0, GROUP.1);
     let _ = writeln!(out, "  data     {}", config.data_dir().display());
     out.push_str("\nTry it in two more terminals:\n\n");

@@ -4,6 +4,7 @@
 //! [`Gateway`], one snapshot at a time. Runs on the control thread's runtime.
 
 mod openmetrics;
+mod simple_im;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +21,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::config::Config;
+use crate::exit::Failure;
 use crate::gateway::{Gateway, Sample, Snapshot};
 use crate::logging::Throttle;
+use crate::wiring::backends;
 
 /// The routes of `admin.bind`.
 pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
@@ -31,6 +35,17 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(state)
+}
+
+/// The routes of `http.bind`: those of every protocol that is spoken and has some.
+///
+/// # Errors
+/// The store cannot be opened.
+pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
+    let Some(address) = config.advertised() else { return Ok(Router::new()) };
+    let Some(accounts) = backends::accounts(config)? else { return Ok(Router::new()) };
+    let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);
+    Ok(simple_im::routes(simple_im::Face::new(accounts, address, token_ttl)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

@@ -9,10 +9,12 @@
 //!   SIGTERM, SIGINT   STOPPING=1 -> drain, at most node.drain_ms -> exit 0
 //! ```
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use rustls::ServerConfig;
 
 use crate::config::{Certificate, Config};
@@ -97,14 +99,10 @@ struct Control {
 
 impl Control {
     async fn run(mut self, mut signals: Signals, greeting: Option<&str>) -> Result<(), Failure> {
-        if let Some(address) = self.config.admin {
-            let routes = http::admin_routes(Arc::clone(&self.gateway));
+        for (address, routes) in self.doors()? {
             let bound = http::start(address, routes).await;
             let bound = bound.map_err(|error| Failure::other(&format!("bind {address}"), error))?;
-            tracing::info!("metrics and health on http://{bound}");
-        }
-        if self.config.http.is_some() && self.config.http != self.config.admin {
-            tracing::warn!("http.bind is unused: no protocol of this version has an HTTP side");
+            tracing::info!("http on http://{bound}");
         }
         for listener in &self.config.listeners {
             tracing::info!("{} on {}", listener.protocol.name(), listener.url());
@@ -128,6 +126,24 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// What is served over HTTP, by address: the protocols' side, and metrics and health.
+    fn doors(&self) -> Result<Vec<(SocketAddr, Router)>, Failure> {
+        let mut doors = Vec::new();
+        let admin = http::admin_routes(Arc::clone(&self.gateway));
+        let faces = match self.config.http {
+            Some(_) => http::protocol_routes(&self.config)?,
+            None => Router::new(),
+        };
+        match (self.config.http, self.config.admin) {
+            (Some(http), Some(address)) if http == address => doors.push((http, faces.merge(admin))),
+            (http, address) => {
+                doors.extend(http.map(|http| (http, faces)));
+                doors.extend(address.map(|address| (address, admin)));
+            }
+        }
+        Ok(doors)
     }
 
     /// Drains within the bound; a second order to stop ends the process at once.
@@ -184,8 +200,9 @@ impl Control {
     }
 }
 
-/// One for the snapshot of a scrape, one for the drain.
-const BLOCKING_THREADS: usize = 2;
+/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side, which
+/// waits for the store and hashes passwords.
+const BLOCKING_THREADS: usize = 4;
 
 /// An interval needs a period even where nobody watches.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@
 //! Owns: threads, and the [`Gateway`] seam to the control plane. Never: configuration rules,
 //! signals, HTTP.
 
-mod backends;
+pub(crate) mod backends;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use clap::{Args, Subcommand};
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
-use storage::admin::{AdminError, NewUser};
+use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::auth::hash_password;
 use storage::{SqliteStore, Store as _};
 
@@ -85,6 +85,15 @@ pub(super) enum GroupCommand {
         /// Numbers of its users
         #[arg(long, value_delimiter = ',', value_name = "ID,ID,...")]
         members: Vec<u32>,
+        /// A name by which protocols with names address it, besides its number
+        #[arg(long)]
+        name: Option<String>,
+        /// What people call it
+        #[arg(long)]
+        title: Option<String>,
+        /// The number of the user who owns it; he becomes a member
+        #[arg(long, value_name = "ID")]
+        owner: Option<u32>,
     },
     /// Add users to a group
     Add {
@@ -226,9 +235,16 @@ pub(super) fn group(command: GroupCommand, config: &Config) -> Result<(), Failur
     };
     let ids = |members: Vec<u32>| -> Vec<UserId> { members.into_iter().map(UserId).collect() };
     match command {
-        GroupCommand::Create { group, members } => {
+        GroupCommand::Create { group, members, name, title, owner } => {
             let group = key(&mut store, &group)?;
-            store.create_group(group, &ids(members)).map_err(refused)?;
+            let made = NewGroup {
+                key: group,
+                name: name.map(|name| name.into_bytes().into()),
+                title: title.unwrap_or_default().into_bytes().into(),
+                owner: owner.map(UserId),
+                members: ids(members),
+            };
+            store.create_group(&made).map_err(refused)?;
             println!("group {} is made", group.id);
         }
         GroupCommand::Add { group, members } => {

@@ -4,7 +4,7 @@
 
 use codec::{ProtocolId, binary, im_demo, simple_im, simple_text};
 
-use super::Realm;
+use super::{Address, Listener, Realm};
 use super::keys::{
     AuthMode, ConnectLayout, GroupPush, PasswordRule, PayloadLen, ProtocolAuth, Raw, TextDialect,
 };
@@ -89,4 +89,14 @@ pub(super) fn realm(raw: &Raw, protocol: ProtocolId, loopback: bool) -> Realm {
             PasswordRule::Loopback => loopback,
         };
     Realm { mode, password_optional, tokens: protocol == ProtocolId::SimpleIm }
+}
+
+/// Where clients of the HTTP login are sent; `None`: nobody listens there.
+pub(super) fn advertised(raw: &Raw, listeners: &[Listener]) -> Option<Address> {
+    let own = listeners.iter().find(|listener| listener.protocol == ProtocolId::SimpleIm)?;
+    let address = match raw.simple_im.advertise.rsplit_once(':') {
+        Some((host, port)) => (host.to_owned(), port.parse().ok()?),
+        None => (own.bind.ip().to_string(), own.bind.port()),
+    };
+    Some(Address { host: address.0, port: address.1 })
 }

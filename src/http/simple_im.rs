@@ -35,6 +35,8 @@ use tokio::sync::Semaphore;
 
 use answer::Answer;
 
+use crate::config::Address;
+
 /// What the routes work with.
 #[derive(Clone)]
 pub(crate) struct Face(Arc<Shared>);
@@ -47,13 +49,6 @@ struct Shared {
     token_ttl: std::time::Duration,
     /// Per token, the newest stored delivery that was read: what came later is not cleared.
     read_up_to: Mutex<HashMap<Box<[u8]>, u64>>,
-}
-
-/// A host and a port as clients are told them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
 }
 
 impl Face {

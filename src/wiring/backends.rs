@@ -3,19 +3,20 @@
 //! Owns: which backend a configuration means. Never: threads, queues.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use codec::TenantId;
+use storage::accounts::Accounts;
 use storage::auth::{
-    Authenticator, ForwardRole as Forward, HttpConfig, Local, Open, OpenIds, UserCentre,
-    UserDirectory,
+    Authenticator, ForwardRole as Forward, HttpConfig, Local, NoPassword, Open, OpenIds, Tokens,
+    UserCentre, UserDirectory,
 };
 use storage::groups::{RedisConfig, RedisGroups};
 use storage::sidecar::{Config as SidecarConfig, Limits};
 use storage::{MemoryStore, Store};
 
 use crate::config::keys::{AuthMode, ForwardRole, GroupSource, StoreBackend};
-use crate::config::{Config, Tenant};
+use crate::config::{Config, Realm, Tenant};
 use crate::embedded;
 use crate::exit::Failure;
 
@@ -39,9 +40,12 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
         GroupSource::Store => Vec::new(),
         GroupSource::Redis => redis_groups(config)?.into_sources(),
     };
+    let ids = Arc::new(OpenIds::default());
+    let open = config.realms.iter().any(|realm| realm.mode == AuthMode::Open);
     let sidecar = SidecarConfig {
         store,
-        authenticators: authenticators(config)?,
+        open_ids: open.then(|| Arc::clone(&ids)),
+        authenticators: authenticators(config, &ids)?,
         group_sources,
         limits: limits(config),
     };
@@ -70,34 +74,83 @@ pub(super) fn tenant_ids(config: &Config) -> Result<Vec<TenantId>, Failure> {
 /// It cannot be opened.
 fn open_store(config: &Config) -> Result<Box<dyn Store>, Failure> {
     match config.keys.store.backend {
-        StoreBackend::Memory => Ok(Box::new(MemoryStore::new(embedded::caps(config), None))),
+        StoreBackend::Memory => Ok(Box::new(memory(config))),
         StoreBackend::Embedded | StoreBackend::External => Ok(Box::new(embedded::open(config)?)),
     }
 }
 
-/// One per auth thread.
-fn authenticators(config: &Config) -> Result<Vec<Box<dyn Authenticator>>, Failure> {
+/// Per auth thread, one for each realm.
+fn authenticators(
+    config: &Config,
+    ids: &Arc<OpenIds>,
+) -> Result<Vec<Vec<Box<dyn Authenticator>>>, Failure> {
     let threads = usize::from(config.keys.auth.threads);
-    let ids = Arc::new(OpenIds::default());
-    let centre = match config.keys.auth.mode {
-        AuthMode::Http => Some(user_centre(config, threads)?),
-        AuthMode::Local | AuthMode::Open => None,
+    let centre = match config.realms.iter().any(|realm| realm.mode == AuthMode::Http) {
+        true => Some(user_centre(config, threads)?),
+        false => None,
     };
-    (0..threads)
-        .map(|_| -> Result<Box<dyn Authenticator>, Failure> {
-            Ok(match (config.keys.auth.mode, &centre) {
-                (AuthMode::Http, Some(centre)) => Box::new(centre.clone()),
-                (AuthMode::Open, _) => Box::new(Open::new(directory(config)?, Arc::clone(&ids))),
-                _ => Box::new(Local::new(directory(config)?)),
-            })
-        })
-        .collect()
+    let realm = |realm: &Realm| authenticator(config, *realm, ids, centre.as_ref());
+    (0..threads).map(|_| config.realms.iter().map(realm).collect()).collect()
+}
+
+fn authenticator(
+    config: &Config,
+    realm: Realm,
+    ids: &Arc<OpenIds>,
+    centre: Option<&UserCentre>,
+) -> Result<Box<dyn Authenticator>, Failure> {
+    let mut judge: Box<dyn Authenticator> = match (realm.mode, centre) {
+        (AuthMode::Open, _) => return Ok(Box::new(Open::new(directory(config)?, Arc::clone(ids)))),
+        (AuthMode::Http, Some(centre)) => {
+            Box::new(centre.clone().with_directory(directory(config)?))
+        }
+        _ => Box::new(Local::new(directory(config)?)),
+    };
+    if realm.password_optional {
+        judge = Box::new(NoPassword::new(directory(config)?, judge));
+    }
+    if realm.tokens
+        && let Some(accounts) = accounts(config)?
+    {
+        judge = Box::new(Tokens::new(accounts, directory(config)?, judge, now_ms));
+    }
+    Ok(judge)
+}
+
+/// Users by phone, tokens, and what else an HTTP face needs, in the tenant of `node.tenant`; a
+/// handle of its own. `None`: the store keeps none.
+///
+/// # Errors
+/// The store cannot be opened.
+pub(crate) fn accounts(config: &Config) -> Result<Option<Box<dyn Accounts>>, Failure> {
+    match config.keys.store.backend {
+        StoreBackend::Memory => Ok(None),
+        StoreBackend::Embedded | StoreBackend::External => {
+            let mut store = embedded::open(config)?;
+            let tenant = embedded::tenant_id(&mut store, &config.tenants[0])?;
+            Ok(Some(Box::new(store.into_accounts(tenant))))
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_millis() as u64
+}
+
+/// A store that keeps nothing over a restart, with the tenants of the configuration.
+fn memory(config: &Config) -> MemoryStore {
+    let store = MemoryStore::new(embedded::caps(config), None);
+    config.tenants.iter().enumerate().fold(store, |store, (number, tenant)| {
+        let id = TenantId(number as u32);
+        store.with_tenant(id, tenant.org.as_bytes(), tenant.appkey.as_bytes())
+    })
 }
 
 /// A reading handle of its own, so that a login never waits behind the store's commits.
 fn directory(config: &Config) -> Result<Box<dyn UserDirectory>, Failure> {
     match config.keys.store.backend {
-        StoreBackend::Memory => Ok(Box::new(MemoryStore::new(embedded::caps(config), None))),
+        StoreBackend::Memory => Ok(Box::new(memory(config))),
         StoreBackend::Embedded | StoreBackend::External => Ok(Box::new(embedded::open(config)?)),
     }
 }

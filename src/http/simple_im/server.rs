@@ -9,7 +9,8 @@ use storage::accounts::{Account, Login, TokenRecord, new_token};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
-use super::{Address, Face, Form, Holder, cookie_token, now_ms, said, token_bytes};
+use crate::config::Address;
+use super::{Face, Form, Holder, cookie_token, now_ms, said, token_bytes};
 
 /// `POST phone, password[, device]`: a token and where to use it.
 pub(super) async fn login(State(face): State<Face>, method: Method, body: Bytes) -> Response {
