@@ -325,6 +325,8 @@ fn what_a_packet_must_have() {
         r#"[a] t = "x""#,
         r#"[a] id = "a\\b""#,
         r#"[a] id = "a\"b""#,
+        "[a] id = \"a\nb\"",
+        "[a] id = \"a\0b\"",
     ];
     for packet in missing {
         assert_eq!(wrong(packet), Malformed::Field, "{packet}");
@@ -389,7 +391,7 @@ fn layouts_that_mean_the_same() {
         r#"[m] id="x"c="hi"[m.to]id=3"#,
         "\r\n\t [ m ]\r\n id\t=\r\n\"x\"\nc=\"hi\"\n\n# what [x] = \"this\n[m.to]#\nid=3#x\n",
         r#"[m.x] [m] id = "x" c = "hi" [m.to] id = 3"#,
-        r#"[m] y = 2015-09-25T12:00:00Z z = ["a\"]", 1] id = x c = "hi" [q.r] id = 7 [m.to] id = +3"#,
+        r#"[m] y = 2015-09-25T12:00Z z = ["a\"]", 1] id = x c = "hi" [q.r] id = 7 [m.to] id = +3"#,
         r#"[m] [m.to] device = "q" id = "3" [m.from] id = 9 [m] id = "x" c = "hi""#,
     ] {
         let heard = Connection::of(Dialect::Single).packet(packet);

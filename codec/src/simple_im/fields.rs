@@ -91,12 +91,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A text that is sent back and passed on, so that every client must be able to say it: not
-    /// empty, [`NAME_MAX`] bytes at most, UTF-8, and without quotes and backslashes, which some
-    /// clients cannot write and others write without an escape.
+    /// empty, [`NAME_MAX`] bytes at most, UTF-8, and without quotes, backslashes and control
+    /// characters, which some clients cannot write and others write without an escape.
     pub(super) fn name(&self, field: Field) -> Result<&'a [u8], WireError> {
         let (name, span) = self.raw(field)?;
         let fits = (1..=NAME_MAX).contains(&name.len())
-            && !name.iter().any(|byte| matches!(byte, b'"' | b'\\'))
+            && !name.iter().any(|byte| matches!(byte, b'"' | b'\\') || byte.is_ascii_control())
             && simdutf8::basic::from_utf8(name).is_ok();
         if fits { Ok(name) } else { Err(missing(span.start)) }
     }
