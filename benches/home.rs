@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use codec::{
-    CloseReason, Destination, MessageId, Outgoing, Packet, ProtocolId, Publish, Settings, TenantId,
+    CloseReason, Destination, Manners, MessageId, Outgoing, Packet, ProtocolId, Publish, Settings, TenantId,
     UserId, UserKey,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

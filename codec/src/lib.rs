@@ -16,6 +16,7 @@ pub mod binary;
 pub mod close;
 pub mod error;
 pub mod ids;
+pub mod im_demo;
 pub mod manners;
 pub mod message;
 pub mod packet;

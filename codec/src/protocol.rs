@@ -258,5 +258,6 @@ protocols! {
     Binary, binary: crate::binary::Binary;
     BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
     SimpleText, simple_text: crate::simple_text::SimpleText;
+    ImDemo, im_demo: crate::im_demo::ImDemo;
     SimpleIm, simple_im: crate::simple_im::SimpleIm;
 }

@@ -25,7 +25,7 @@ use std::ops::Range;
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
-use crate::message::Content;
+use crate::message::{Content, Message};
 use crate::packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
 };
@@ -130,6 +130,12 @@ impl Default for Settings {
             unknown_request: "Unknown request".into(),
         }
     }
+}
+
+/// Appends a message as one packet of a revision, for whoever hands messages out besides the
+/// connection.
+pub fn write_message(dialect: Dialect, message: &Message, out: &mut Vec<u8>) {
+    push::put(dialect, false, message, out);
 }
 
 impl Protocol for SimpleIm {

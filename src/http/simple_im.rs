@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
@@ -106,7 +106,7 @@ struct Holder {
 /// The routes, without those of the rest of the gateway.
 pub(crate) fn routes(face: Face) -> Router {
     Router::new()
-        .route("/health", any(async || Response::new("I'm OK! :)\r\n".into())))
+        .route("/health", any(health))
         .route("/server/login", any(server::login))
         .route("/server/reconnect", any(server::reconnect))
         .route("/server/failed", any(server::failed))
@@ -126,6 +126,10 @@ pub(crate) fn routes(face: Face) -> Router {
         .route("/group/{group}/member/{user}", post(accounts::add_member))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(face)
+}
+
+async fn health() -> Response {
+    Response::new(Body::from("I'm OK! :)\r\n"))
 }
 
 /// The fields of a urlencoded body, whatever its type claims to be.

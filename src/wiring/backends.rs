@@ -12,6 +12,7 @@ use storage::auth::{
     UserCentre, UserDirectory,
 };
 use storage::groups::{RedisConfig, RedisGroups};
+use storage::sqlite::simple_im::SimpleIm;
 use storage::sidecar::{Config as SidecarConfig, Limits};
 use storage::{MemoryStore, Store};
 
@@ -102,7 +103,7 @@ fn authenticator(
     let mut judge: Box<dyn Authenticator> = match (realm.mode, centre) {
         (AuthMode::Open, _) => return Ok(Box::new(Open::new(directory(config)?, Arc::clone(ids)))),
         (AuthMode::Http, Some(centre)) => {
-            Box::new(centre.clone().with_directory(directory(config)?))
+            Box::new(centre.sibling(directory(config)?))
         }
         _ => Box::new(Local::new(directory(config)?)),
     };
@@ -128,7 +129,7 @@ pub(crate) fn accounts(config: &Config) -> Result<Option<Box<dyn Accounts>>, Fai
         StoreBackend::Embedded | StoreBackend::External => {
             let mut store = embedded::open(config)?;
             let tenant = embedded::tenant_id(&mut store, &config.tenants[0])?;
-            Ok(Some(Box::new(store.into_accounts(tenant))))
+            Ok(Some(Box::new(SimpleIm::new(store, tenant))))
         }
     }
 }
@@ -167,7 +168,7 @@ fn user_centre(config: &Config, connections: usize) -> Result<UserCentre, Failur
         timeout: Duration::from_millis(auth.http_timeout_ms),
         connections,
     };
-    UserCentre::new(&http).map_err(|error| Failure::other("auth.http_url", error))
+    UserCentre::new(&http, directory(config)?).map_err(|error| Failure::other("auth.http_url", error))
 }
 
 fn redis_groups(config: &Config) -> Result<RedisGroups, Failure> {
