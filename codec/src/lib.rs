@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   framing    ws (RFC 6455), or a protocol's own frames on a byte stream
-//!   protocol   one packet: binary, simple_text, ...  ->  Packet<'a>   /   Outgoing<'a>  ->  bytes
+//!   protocol   one packet: binary, im_demo, ...  ->  Packet<'a>   /   Outgoing<'a>  ->  bytes
 //! ```
 //!
 //! Owns: wire layouts, identifiers, the message vocabulary, the table of protocols.
@@ -16,6 +16,7 @@ pub mod binary;
 pub mod close;
 pub mod error;
 pub mod ids;
+pub mod im_demo;
 pub mod manners;
 pub mod message;
 pub mod packet;

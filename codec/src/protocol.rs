@@ -251,4 +251,5 @@ protocols! {
     Binary, binary: crate::binary::Binary;
     BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
     SimpleText, simple_text: crate::simple_text::SimpleText;
+    ImDemo, im_demo: crate::im_demo::ImDemo;
 }
