@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   framing    ws (RFC 6455), or a protocol's own frames on a byte stream
-//!   protocol   one packet: binary, simple_text, ...  ->  Packet<'a>   /   Outgoing<'a>  ->  bytes
+//!   protocol   one packet: binary, im_demo, ...  ->  Packet<'a>   /   Outgoing<'a>  ->  bytes
 //! ```
 //!
 //! Owns: wire layouts, identifiers, the message vocabulary, the table of protocols.
