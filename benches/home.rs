@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use codec::{
-    CloseReason, Destination, Manners, MessageId, Outgoing, Packet, ProtocolId, Publish, Settings, TenantId,
-    UserId, UserKey,
+    CloseReason, Destination, Manners, MessageId, Outgoing, Packet, ProtocolId, Publish, Settings,
+    TenantId, UserId, UserKey,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shards::config::{AckPolicy, DuplicatePolicy, Listener};

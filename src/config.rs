@@ -493,8 +493,8 @@ impl Checker<'_> {
     fn auth(&mut self, realms: &[Realm]) {
         let auth = &self.parsed.raw.auth;
         let url = auth.http_url.as_str();
-        let asked = auth.mode == AuthMode::Http
-            || realms.iter().any(|realm| realm.mode == AuthMode::Http);
+        let asked =
+            auth.mode == AuthMode::Http || realms.iter().any(|realm| realm.mode == AuthMode::Http);
         if asked && url.is_empty() {
             self.wrong("auth.mode", "\"http\" needs auth.http_url, the user centre's address");
         } else if !url.is_empty() && !has_scheme(url, &["http://", "https://"]) {

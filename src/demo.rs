@@ -17,11 +17,8 @@ use crate::embedded;
 use crate::exit::Failure;
 
 /// Name, number, and phone number.
-const USERS: [(&str, u32, &str); 3] = [
-    ("alice", 1001, "18500001001"),
-    ("bob", 1002, "18500001002"),
-    ("carol", 1003, "18500001003"),
-];
+const USERS: [(&str, u32, &str); 3] =
+    [("alice", 1001, "18500001001"), ("bob", 1002, "18500001002"), ("carol", 1003, "18500001003")];
 /// The password of all of them.
 pub(crate) const PASSWORD: &str = "ringpost";
 /// Name and number; all users are in it.

@@ -137,7 +137,9 @@ impl Control {
             None => Router::new(),
         };
         match (self.config.http, self.config.admin) {
-            (Some(http), Some(address)) if http == address => doors.push((http, faces.merge(admin))),
+            (Some(http), Some(address)) if http == address => {
+                doors.push((http, faces.merge(admin)))
+            }
             (http, address) => {
                 doors.extend(http.map(|http| (http, faces)));
                 doors.extend(address.map(|address| (address, admin)));

@@ -27,25 +27,64 @@ use crate::mutants::{self, Mutant};
 pub enum ShardMessage {
     /// To the recipient's home: answered by `Settled`.
     /// Unless `keep`, only if he has a terminal.
-    Deliver { to: UserKey, message: Arc<Message>, keep: bool, request: u32 },
+    Deliver {
+        to: UserKey,
+        message: Arc<Message>,
+        keep: bool,
+        request: u32,
+    },
     /// How the request ended.
-    Settled { request: u32, outcome: Outcome },
+    Settled {
+        request: u32,
+        outcome: Outcome,
+    },
     /// To the group's home: answered by `Settled`.
-    Group { message: Arc<Message>, part: Option<Arc<[UserId]>>, request: u32 },
+    Group {
+        message: Arc<Message>,
+        part: Option<Arc<[UserId]>>,
+        request: u32,
+    },
     /// To a home of members: answered by `FanOutDone`.
-    FanOut { message: Arc<Message>, members: Arc<[UserId]>, except: Option<UserId>, request: u32 },
+    FanOut {
+        message: Arc<Message>,
+        members: Arc<[UserId]>,
+        except: Option<UserId>,
+        request: u32,
+    },
     /// Safe for all members there but those that failed.
-    FanOutDone { request: u32, failed: Option<Arc<[UserId]>> },
+    FanOutDone {
+        request: u32,
+        failed: Option<Arc<[UserId]>>,
+    },
     /// Something to tell everybody in the tenant's public room. No answer.
-    Room { tenant: TenantId, event: RoomEvent },
+    Room {
+        tenant: TenantId,
+        event: RoomEvent,
+    },
     /// Who is in the tenant's public room there: answered by `Here`.
-    WhoIsHere { tenant: TenantId, request: u32 },
-    Here { request: u32, names: Arc<[Arc<[u8]>]> },
+    WhoIsHere {
+        tenant: TenantId,
+        request: u32,
+    },
+    Here {
+        request: u32,
+        names: Arc<[Arc<[u8]>]>,
+    },
     /// Which of the users, all at home there, have a terminal: answered by `Online`.
-    AreOnline { tenant: TenantId, users: Arc<[UserId]>, request: u32 },
-    Online { request: u32, users: Arc<[UserId]> },
+    AreOnline {
+        tenant: TenantId,
+        users: Arc<[UserId]>,
+        request: u32,
+    },
+    Online {
+        request: u32,
+        users: Arc<[UserId]>,
+    },
     /// The state of a connection whose descriptor comes by the ring under the same token.
-    Adopt { token: u64, state: Box<HandOver> },
+    Adopt {
+        token: u64,
+        state: Box<HandOver>,
+    },
 }
 
 impl ShardMessage {

@@ -4,10 +4,10 @@
 
 use codec::{ProtocolId, binary, im_demo, simple_im, simple_text};
 
-use super::{Address, Listener, Realm};
 use super::keys::{
     AuthMode, ConnectLayout, GroupPush, PasswordRule, PayloadLen, ProtocolAuth, Raw, TextDialect,
 };
+use super::{Address, Listener, Realm};
 
 /// `[protocol.*]` as the codecs want it.
 pub(super) fn settings(raw: &Raw) -> codec::Settings {

@@ -12,8 +12,8 @@ use storage::auth::{
     UserCentre, UserDirectory,
 };
 use storage::groups::{RedisConfig, RedisGroups};
-use storage::sqlite::simple_im::SimpleIm;
 use storage::sidecar::{Config as SidecarConfig, Limits};
+use storage::sqlite::simple_im::SimpleIm;
 use storage::{MemoryStore, Store};
 
 use crate::config::keys::{AuthMode, ForwardRole, GroupSource, StoreBackend};
@@ -102,9 +102,7 @@ fn authenticator(
 ) -> Result<Box<dyn Authenticator>, Failure> {
     let mut judge: Box<dyn Authenticator> = match (realm.mode, centre) {
         (AuthMode::Open, _) => return Ok(Box::new(Open::new(directory(config)?, Arc::clone(ids)))),
-        (AuthMode::Http, Some(centre)) => {
-            Box::new(centre.sibling(directory(config)?))
-        }
+        (AuthMode::Http, Some(centre)) => Box::new(centre.sibling(directory(config)?)),
         _ => Box::new(Local::new(directory(config)?)),
     };
     if realm.password_optional {
@@ -168,7 +166,8 @@ fn user_centre(config: &Config, connections: usize) -> Result<UserCentre, Failur
         timeout: Duration::from_millis(auth.http_timeout_ms),
         connections,
     };
-    UserCentre::new(&http, directory(config)?).map_err(|error| Failure::other("auth.http_url", error))
+    UserCentre::new(&http, directory(config)?)
+        .map_err(|error| Failure::other("auth.http_url", error))
 }
 
 fn redis_groups(config: &Config) -> Result<RedisGroups, Failure> {

@@ -205,11 +205,9 @@ impl Home {
         let wanted = tag(id);
         let found = session.flights.iter().position(|flight| {
             let same = flight.tag == wanted || mutants::on(Mutant::AckAnything);
-            same && inbox
-                .find(flight.seq)
-                .is_some_and(|d| {
-                    d.message.id_for(protocol) == *id || mutants::on(Mutant::AckAnything)
-                })
+            same && inbox.find(flight.seq).is_some_and(|d| {
+                d.message.id_for(protocol) == *id || mutants::on(Mutant::AckAnything)
+            })
         });
         if let Some(position) = found {
             self.landed(slot, position, now, fx);

@@ -7,9 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use codec::{
-    Destination, Failure, MessageId, Publish, TenantId,
-};
+use codec::{Destination, Failure, MessageId, Publish, TenantId};
 use storage::{Found, NameKind, Request, StoreError};
 
 use crate::home::Home;
@@ -31,7 +29,10 @@ struct Parked {
 
 #[derive(Debug)]
 enum Entry {
-    Known { found: Found, at: Now },
+    Known {
+        found: Found,
+        at: Now,
+    },
     /// Oldest first.
     Waiting(VecDeque<Parked>),
 }

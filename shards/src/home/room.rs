@@ -204,8 +204,8 @@ impl Home {
 
     fn has_room_terminal(&mut self, index: u32) -> bool {
         let terminals = self.terminals(index);
-        terminals.iter().any(|slot| {
-            self.sessions.get(slot.index).is_some_and(|session| session.manners.room)
-        })
+        terminals
+            .iter()
+            .any(|slot| self.sessions.get(slot.index).is_some_and(|session| session.manners.room))
     }
 }

@@ -174,20 +174,11 @@ impl Store for Disk {
         Ok(None)
     }
 
-    fn resolve(
-        &mut self,
-        _: TenantId,
-        _: &[u8],
-        _: NameKind,
-    ) -> Result<Option<Found>, StoreError> {
+    fn resolve(&mut self, _: TenantId, _: &[u8], _: NameKind) -> Result<Option<Found>, StoreError> {
         Ok(None)
     }
 
-    fn query(
-        &mut self,
-        _: UserKey,
-        _: &Query,
-    ) -> Result<(Answer, Option<GroupId>), StoreError> {
+    fn query(&mut self, _: UserKey, _: &Query) -> Result<(Answer, Option<GroupId>), StoreError> {
         Ok((Answer::Done, None))
     }
 

@@ -45,11 +45,13 @@ pub(super) async fn by_phone(
     headers: HeaderMap,
     Path(phone): Path<String>,
 ) -> Response {
-    said(async {
-        face.holder(&headers).await?;
-        user(face.call(move |accounts| accounts.user_by_phone(phone.as_bytes())).await)
-    }
-    .await)
+    said(
+        async {
+            face.holder(&headers).await?;
+            user(face.call(move |accounts| accounts.user_by_phone(phone.as_bytes())).await)
+        }
+        .await,
+    )
 }
 
 /// `GET /user/id/N`
@@ -58,11 +60,13 @@ pub(super) async fn by_id(
     headers: HeaderMap,
     Path(id): Path<u32>,
 ) -> Response {
-    said(async {
-        face.holder(&headers).await?;
-        user(face.call(move |accounts| accounts.user_by_id(UserId(id))).await)
-    }
-    .await)
+    said(
+        async {
+            face.holder(&headers).await?;
+            user(face.call(move |accounts| accounts.user_by_id(UserId(id))).await)
+        }
+        .await,
+    )
 }
 
 fn user(found: Result<Option<Account>, StoreError>) -> Said {
@@ -88,22 +92,24 @@ pub(super) async fn ask(
     Path(id): Path<u32>,
     body: Bytes,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let form = Form::of(&body);
-        let message = form.get("message").or(form.get("ask")).unwrap_or_default();
-        let message: String = message.chars().take(ASK_CHARS).collect();
-        let asked = face.call(move |accounts| {
-            accounts.ask_contact(record.user, UserId(id), message.as_bytes(), now_ms())
-        });
-        match asked.await.map_err(|_| Answer::unavailable())? {
-            Asked::Done => Ok(Answer::double(0)),
-            Asked::AlreadyContacts => Err(Answer::double(1).reason("Contact exists")),
-            Asked::Pending => Err(Answer::double(1).reason("Waiting for accept")),
-            Asked::UnknownUser => Err(Answer::double(1).reason("User doesn't exist!")),
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let form = Form::of(&body);
+            let message = form.get("message").or(form.get("ask")).unwrap_or_default();
+            let message: String = message.chars().take(ASK_CHARS).collect();
+            let asked = face.call(move |accounts| {
+                accounts.ask_contact(record.user, UserId(id), message.as_bytes(), now_ms())
+            });
+            match asked.await.map_err(|_| Answer::unavailable())? {
+                Asked::Done => Ok(Answer::double(0)),
+                Asked::AlreadyContacts => Err(Answer::double(1).reason("Contact exists")),
+                Asked::Pending => Err(Answer::double(1).reason("Waiting for accept")),
+                Asked::UnknownUser => Err(Answer::double(1).reason("User doesn't exist!")),
+            }
         }
-    }
-    .await)
+        .await,
+    )
 }
 
 /// `PUT /contact/ID`: accepts what was asked.
@@ -112,16 +118,18 @@ pub(super) async fn accept(
     headers: HeaderMap,
     Path(id): Path<u32>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let accepted =
-            face.call(move |accounts| accounts.accept_contact(record.user, UserId(id))).await;
-        match accepted.map_err(|_| Answer::unavailable())? {
-            Some((version, _)) => Ok(Answer::double(0).number("contact_version", version)),
-            None => Err(Answer::double(1).reason("Unauthorized operate")),
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let accepted =
+                face.call(move |accounts| accounts.accept_contact(record.user, UserId(id))).await;
+            match accepted.map_err(|_| Answer::unavailable())? {
+                Some((version, _)) => Ok(Answer::double(0).number("contact_version", version)),
+                None => Err(Answer::double(1).reason("Unauthorized operate")),
+            }
         }
-    }
-    .await)
+        .await,
+    )
 }
 
 /// `DELETE /contact/ID`
@@ -130,16 +138,18 @@ pub(super) async fn part(
     headers: HeaderMap,
     Path(id): Path<u32>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let parted =
-            face.call(move |accounts| accounts.delete_contact(record.user, UserId(id))).await;
-        match parted.map_err(|_| Answer::unavailable())? {
-            true => Ok(Answer::double(0)),
-            false => Err(Answer::double(1).reason("Unauthorized operate")),
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let parted =
+                face.call(move |accounts| accounts.delete_contact(record.user, UserId(id))).await;
+            match parted.map_err(|_| Answer::unavailable())? {
+                true => Ok(Answer::double(0)),
+                false => Err(Answer::double(1).reason("Unauthorized operate")),
+            }
         }
-    }
-    .await)
+        .await,
+    )
 }
 
 /// `GET /contact/version/V`: contacts that came after that version.
@@ -148,17 +158,19 @@ pub(super) async fn contacts(
     headers: HeaderMap,
     Path(version): Path<u64>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let found =
-            face.call(move |accounts| accounts.contacts_after(record.user, version)).await;
-        let found = found.map_err(|_| Answer::unavailable())?;
-        Ok(found.iter().fold(Answer::double(0), |answer, contact| {
-            put_account(answer, "[[contact]]", &contact.account)
-                .number("contact_version", contact.version)
-        }))
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let found =
+                face.call(move |accounts| accounts.contacts_after(record.user, version)).await;
+            let found = found.map_err(|_| Answer::unavailable())?;
+            Ok(found.iter().fold(Answer::double(0), |answer, contact| {
+                put_account(answer, "[[contact]]", &contact.account)
+                    .number("contact_version", contact.version)
+            }))
+        }
+        .await,
+    )
 }
 
 /// `GET /pre_contact/TS`: who asked since then and waits.
@@ -167,20 +179,22 @@ pub(super) async fn asked(
     headers: HeaderMap,
     Path(since): Path<u64>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let found = face.call(move |accounts| accounts.asked_since(record.user, since)).await;
-        let found = found.map_err(|_| Answer::unavailable())?;
-        Ok(found.iter().fold(Answer::double(0), |answer, asked| {
-            answer
-                .raw(b"\r\n")
-                .table("[[pre_contact]]")
-                .number("user_id", asked.user.0.into())
-                .text("message", &asked.message)
-                .number("timestamp", asked.time_s)
-        }))
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let found = face.call(move |accounts| accounts.asked_since(record.user, since)).await;
+            let found = found.map_err(|_| Answer::unavailable())?;
+            Ok(found.iter().fold(Answer::double(0), |answer, asked| {
+                answer
+                    .raw(b"\r\n")
+                    .table("[[pre_contact]]")
+                    .number("user_id", asked.user.0.into())
+                    .text("message", &asked.message)
+                    .number("timestamp", asked.time_s)
+            }))
+        }
+        .await,
+    )
 }
 
 /// `POST /group name, members[]...`
@@ -189,27 +203,30 @@ pub(super) async fn create_group(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let form = Form::of(&body);
-        let name = form.get("name").filter(|name| !name.is_empty()).map(str::to_owned);
-        let name = name.ok_or_else(|| Answer::double(3).reason("name Required"))?;
-        let members = form.all("members[]").chain(form.all("members"));
-        let members: Vec<UserId> = members.filter_map(|id| id.parse().ok()).map(UserId).collect();
-        if members.is_empty() {
-            return Err(Answer::double(3).reason("members Required!"));
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let form = Form::of(&body);
+            let name = form.get("name").filter(|name| !name.is_empty()).map(str::to_owned);
+            let name = name.ok_or_else(|| Answer::double(3).reason("name Required"))?;
+            let members = form.all("members[]").chain(form.all("members"));
+            let members: Vec<UserId> =
+                members.filter_map(|id| id.parse().ok()).map(UserId).collect();
+            if members.is_empty() {
+                return Err(Answer::double(3).reason("members Required!"));
+            }
+            let made = face.call(move |accounts| {
+                accounts.create_group(name.as_bytes(), record.user, &members)
+            });
+            match made.await {
+                Ok(group) => Ok(Answer::double(0)
+                    .number("g_id", group.id.0.into())
+                    .text("g_key", group.key.as_bytes())),
+                Err(_) => Err(Answer::double(3).reason("Unknow Error")),
+            }
         }
-        let made = face.call(move |accounts| {
-            accounts.create_group(name.as_bytes(), record.user, &members)
-        });
-        match made.await {
-            Ok(group) => Ok(Answer::double(0)
-                .number("g_id", group.id.0.into())
-                .text("g_key", group.key.as_bytes())),
-            Err(_) => Err(Answer::double(3).reason("Unknow Error")),
-        }
-    }
-    .await)
+        .await,
+    )
 }
 
 /// `DELETE /group/G`, by its creator.
@@ -218,12 +235,14 @@ pub(super) async fn delete_group(
     headers: HeaderMap,
     Path(group): Path<u32>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let group = GroupId(group);
-        changed(face.call(move |accounts| accounts.delete_group(group, record.user)).await)
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let group = GroupId(group);
+            changed(face.call(move |accounts| accounts.delete_group(group, record.user)).await)
+        }
+        .await,
+    )
 }
 
 /// `POST /group/G/member g_key`
@@ -233,14 +252,16 @@ pub(super) async fn join(
     Path(group): Path<u32>,
     body: Bytes,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let form = Form::of(&body);
-        let key = token_bytes_of(&form)?;
-        let group = GroupId(group);
-        changed(face.call(move |accounts| accounts.join_group(group, record.user, &key)).await)
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let form = Form::of(&body);
+            let key = token_bytes_of(&form)?;
+            let group = GroupId(group);
+            changed(face.call(move |accounts| accounts.join_group(group, record.user, &key)).await)
+        }
+        .await,
+    )
 }
 
 fn token_bytes_of(form: &Form) -> Result<Box<[u8]>, Answer> {
@@ -254,12 +275,14 @@ pub(super) async fn add_member(
     headers: HeaderMap,
     Path((group, user)): Path<(u32, u32)>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let (group, user) = (GroupId(group), UserId(user));
-        changed(face.call(move |accounts| accounts.add_member(group, record.user, user)).await)
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let (group, user) = (GroupId(group), UserId(user));
+            changed(face.call(move |accounts| accounts.add_member(group, record.user, user)).await)
+        }
+        .await,
+    )
 }
 
 /// `DELETE /group/G/member`: leaves it.
@@ -268,12 +291,14 @@ pub(super) async fn leave(
     headers: HeaderMap,
     Path(group): Path<u32>,
 ) -> Response {
-    said(async {
-        let Holder { record, .. } = face.holder(&headers).await?;
-        let group = GroupId(group);
-        changed(face.call(move |accounts| accounts.leave_group(group, record.user)).await)
-    }
-    .await)
+    said(
+        async {
+            let Holder { record, .. } = face.holder(&headers).await?;
+            let group = GroupId(group);
+            changed(face.call(move |accounts| accounts.leave_group(group, record.user)).await)
+        }
+        .await,
+    )
 }
 
 fn changed(change: Result<GroupChange, StoreError>) -> Said {

@@ -21,39 +21,46 @@ use super::{Face, Form, Holder, said, token_bytes};
 /// `GET /offline`, `POST /offline/get`, with the token as a cookie: the packets, newest first,
 /// compressed (RFC 1951, without any header).
 pub(super) async fn read(State(face): State<Face>, headers: HeaderMap) -> Response {
-    said(async {
-        let holder = face.holder(&headers).await?;
-        let packets = packets(&face, holder, Dialect::Device).await?;
-        Ok(Answer::double(0).raw(b"\r\n").raw(&deflated(&packets)))
-    }
-    .await)
+    said(
+        async {
+            let holder = face.holder(&headers).await?;
+            let packets = packets(&face, holder, Dialect::Device).await?;
+            Ok(Answer::double(0).raw(b"\r\n").raw(&deflated(&packets)))
+        }
+        .await,
+    )
 }
 
 /// `POST /offline token`: the same as they are.
 pub(super) async fn read_by_body(State(face): State<Face>, body: Bytes) -> Response {
     let form = Form::of(&body);
     let token = form.get("token").map(token_bytes).unwrap_or_default();
-    said(async {
-        let holder = face.holder_of(token).await;
-        let holder = holder.map_err(|_| Answer::double(1).text("r", b"Token error"))?;
-        let packets = packets(&face, holder, Dialect::Nested).await?;
-        Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
-    }
-    .await)
+    said(
+        async {
+            let holder = face.holder_of(token).await;
+            let holder = holder.map_err(|_| Answer::double(1).text("r", b"Token error"))?;
+            let packets = packets(&face, holder, Dialect::Nested).await?;
+            Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
+        }
+        .await,
+    )
 }
 
 /// `DELETE /offline`, `POST /offline/clean`: forgets what was read.
 pub(super) async fn clear(State(face): State<Face>, headers: HeaderMap) -> Response {
-    said(async {
-        let Holder { token, record } = face.holder(&headers).await?;
-        let read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
-        if let Some(seq) = read {
-            let cleared = face.call(move |accounts| accounts.offline_clear(record.user, seq));
-            cleared.await.map_err(|_| Answer::unavailable())?;
+    said(
+        async {
+            let Holder { token, record } = face.holder(&headers).await?;
+            let read =
+                face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+            if let Some(seq) = read {
+                let cleared = face.call(move |accounts| accounts.offline_clear(record.user, seq));
+                cleared.await.map_err(|_| Answer::unavailable())?;
+            }
+            Ok(Answer::double(0))
         }
-        Ok(Answer::double(0))
-    }
-    .await)
+        .await,
+    )
 }
 
 async fn packets(face: &Face, holder: Holder, dialect: Dialect) -> Result<Vec<u8>, Answer> {

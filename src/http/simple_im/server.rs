@@ -9,8 +9,8 @@ use storage::accounts::{Account, Login, TokenRecord, new_token};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
-use crate::config::Address;
 use super::{Face, Form, Holder, cookie_token, now_ms, said, token_bytes};
+use crate::config::Address;
 
 /// `POST phone, password[, device]`: a token and where to use it.
 pub(super) async fn login(State(face): State<Face>, method: Method, body: Bytes) -> Response {
@@ -44,9 +44,8 @@ async fn do_login(face: &Face, form: &Form) -> Result<Answer, Answer> {
     let token = new_token();
     let record = record_of(face, &account, device.unwrap_or_default());
     let (kept, ttl) = (token.clone(), face.0.token_ttl);
-    let put = face.call(move |accounts| {
-        accounts.put_token(kept.as_bytes(), &record, ttl, now_ms())
-    });
+    let put =
+        face.call(move |accounts| accounts.put_token(kept.as_bytes(), &record, ttl, now_ms()));
     if put.await.is_err() {
         return Err(Answer::of(double, if double { 3 } else { 2 }));
     }

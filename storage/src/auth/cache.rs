@@ -255,7 +255,8 @@ mod tests {
     fn at_the_bound_the_oldest_is_evicted() {
         let cache = LoginCache::new(3, TTL);
         let now = Instant::now();
-        let keys: Vec<_> = (0..5).map(|i| key(&cache, &request(&i.to_string(), "secret"))).collect();
+        let keys: Vec<_> =
+            (0..5).map(|i| key(&cache, &request(&i.to_string(), "secret"))).collect();
         for (i, &key) in keys.iter().enumerate() {
             pass(&cache, key, i as u32, now);
         }
