@@ -2,17 +2,15 @@
 
 mod doubles;
 
-use codec::UserId;
-use doubles::{Handle, auth, double};
+use doubles::{Handle, auth, double, pass, stored};
 use storage::AuthVerdict;
 use storage::auth::{Authenticator, Local, hash_password};
-use storage::store::StoredUser;
 
 fn local(users: &[(&str, u32, &str)]) -> (Local, Handle) {
     let (store, handle) = double();
     handle.set(|state| {
         for &(name, id, hash) in users {
-            let user = StoredUser { id: UserId(id), password_hash: hash.to_owned() };
+            let user = stored(id, name.as_bytes(), hash);
             state.users.insert(name.as_bytes().to_vec(), user);
         }
     });
@@ -24,7 +22,7 @@ fn the_right_password_passes_and_nothing_else_does() {
     let hash = hash_password("pässword 1".as_bytes());
     let (mut local, store) = local(&[("alice", 7, &hash), ("guest", 8, ""), ("odd", 9, "md5?")]);
     let mut verdict = |name, password| local.authenticate(&auth(1, name, password));
-    assert_eq!(verdict("alice", "pässword 1"), AuthVerdict::Pass(UserId(7)));
+    assert_eq!(verdict("alice", "pässword 1"), pass(7));
     for (name, password) in [
         ("alice", "password 1"),
         ("alice", ""),

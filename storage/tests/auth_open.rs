@@ -6,10 +6,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use codec::{TenantId, UserId};
-use doubles::{Handle, auth, double};
+use doubles::{Handle, auth, double, stored};
 use storage::auth::{Authenticator, FIRST_ID, Open, OpenIds, numeric_suffix};
-use storage::store::StoredUser;
-use storage::{AuthRequest, AuthVerdict};
+use storage::{AuthRequest, AuthVerdict, TenantRef};
 
 fn open(ids: &Arc<OpenIds>) -> (Open, Handle) {
     let (store, handle) = double();
@@ -18,7 +17,7 @@ fn open(ids: &Arc<OpenIds>) -> (Open, Handle) {
 
 fn ask(open: &mut Open, name: &str, taken: bool) -> u32 {
     match open.authenticate(&AuthRequest { taken, ..auth(1, name, "anything") }) {
-        AuthVerdict::Pass(id) => id.0,
+        AuthVerdict::Pass { user, name: None } => user.id.0,
         other => panic!("{other:?}"),
     }
 }
@@ -72,7 +71,7 @@ fn tenants_do_not_share_names() {
     let ids = Arc::new(OpenIds::default());
     let (mut open, _store) = open(&ids);
     let mut ask = |tenant| {
-        let tenant = TenantId(tenant);
+        let tenant = TenantRef::Id(TenantId(tenant));
         open.authenticate(&AuthRequest { tenant, ..auth(1, "alice", "") })
     };
     assert_ne!(ask(0), ask(1));
@@ -85,8 +84,7 @@ fn what_is_committed_comes_first() {
     let (mut open, store) = open(&ids);
     let before = ask(&mut open, "alice", false);
     store.set(|state| {
-        let user = StoredUser { id: UserId(5), password_hash: String::new() };
-        state.users.insert(b"alice".to_vec(), user);
+        state.users.insert(b"alice".to_vec(), stored(5, b"alice", ""));
     });
     assert_eq!(ask(&mut open, "alice", false), 5);
     assert_eq!(ask(&mut open, "alice", true), 5, "committed is final");

@@ -52,7 +52,7 @@ fn a_batch_is_one_commit_and_replies_keep_the_order_of_requests_and_the_shards()
     assert_eq!(got[1..], expected.map(|(shard, reply)| (shard, reply.to_owned())));
     assert_eq!(
         store.log(),
-        ["members 9", "append 1 1", "delete 1 1", "append 2 2", "append 3 3", "commit"]
+        ["append 1 1", "delete 1 1", "append 2 2", "append 3 3", "commit", "members 9"]
     );
 }
 

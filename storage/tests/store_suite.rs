@@ -295,7 +295,8 @@ fn a_binding_is_committed_with_the_first_message<B: Backend>() {
     assert_eq!(b.store().write(&[bound(user(1), 1, name)]), [OK]);
     let mut b = b.restart();
     let found = b.store().user_by_name(TenantId(0), name).unwrap();
-    assert_eq!(found, Some(StoredUser { id: UserId(1), password_hash: String::new() }));
+    let bound = StoredUser { id: UserId(1), name: (*name).into(), password_hash: String::new() };
+    assert_eq!(found, Some(bound));
     assert_eq!(b.store().name_of(user(1)), Ok(Some(Box::from(*name))));
 }
 
@@ -304,7 +305,8 @@ fn a_binding_never_takes_anothers_id_or_name<B: Backend>() {
     assert!(b.add_user(user(1), b"alice", "hash"));
     let writes = [bound(user(1), 1, b"mallory"), bound(user(2), 2, b"alice")];
     assert_eq!(b.store().write(&writes), [OK, OK], "the messages are kept all the same");
-    let alice = StoredUser { id: UserId(1), password_hash: "hash".to_owned() };
+    let name = Box::from(*b"alice");
+    let alice = StoredUser { id: UserId(1), name, password_hash: "hash".to_owned() };
     assert_eq!(b.store().user_by_name(TenantId(0), b"alice"), Ok(Some(alice)));
     assert_eq!(b.store().user_by_name(TenantId(0), b"mallory"), Ok(None));
     assert_eq!(b.store().name_of(user(2)), Ok(None));

@@ -1,7 +1,7 @@
 //! The operator's changes: all or none, with an error that names what stands in the way.
 
 use codec::{TenantId, UserId, UserKey};
-use storage::admin::{AdminError, GroupInfo, NewUser, UserInfo};
+use storage::admin::{AdminError, GroupInfo, NewGroup, NewUser, UserInfo};
 use storage::sqlite::Options;
 use storage::{SqliteStore, Store as _};
 use tempfile::TempDir;
@@ -21,6 +21,10 @@ fn new(id: u32, name: &str, phone: Option<&str>) -> NewUser {
     NewUser { key: user(id), name: name.as_bytes().into(), password_hash, phone }
 }
 
+fn new_group(id: u32, members: &[UserId]) -> NewGroup {
+    NewGroup { key: group(id), members: members.to_vec(), ..NewGroup::default() }
+}
+
 #[test]
 fn a_taken_id_name_or_phone_is_named_and_nobody_is_made() {
     let (_dir, mut store) = open();
@@ -37,8 +41,11 @@ fn a_taken_id_name_or_phone_is_named_and_nobody_is_made() {
     }
     let elsewhere = UserKey { tenant: TenantId(1), ..user(1) };
     store.add_user(NewUser { key: elsewhere, ..new(1, "alice", Some("100")) }).unwrap();
-    assert_eq!(store.user_by_phone(DEFAULT, "100"), Ok(Some(UserId(1))));
-    assert_eq!(store.user_by_phone(DEFAULT, "200"), Ok(None));
+    let phone = |store: &mut SqliteStore, phone: &[u8]| {
+        store.user_by_phone(DEFAULT, phone).unwrap().map(|user| user.id)
+    };
+    assert_eq!(phone(&mut store, b"100"), Some(UserId(1)));
+    assert_eq!(phone(&mut store, b"200"), None);
 }
 
 #[test]
@@ -66,7 +73,7 @@ fn many_users_are_made_at_once_and_listed_in_pages() {
 fn a_deleted_user_leaves_nothing_for_the_next_with_his_id() {
     let (_dir, mut store) = open();
     store.add_users(&[new(1, "alice", None), new(2, "bob", None)]).unwrap();
-    store.create_group(group(1), &[UserId(1), UserId(2)]).unwrap();
+    store.create_group(&new_group(1, &[UserId(1), UserId(2)])).unwrap();
     let shared = to_group(1, group(1), b"shared");
     store.write(&[
         append(user(1), 1, b"private"),
@@ -90,12 +97,18 @@ fn a_deleted_user_leaves_nothing_for_the_next_with_his_id() {
 fn groups_are_made_changed_listed_and_deleted() {
     let (_dir, mut store) = open();
     let ids = |ids: &[u32]| ids.iter().copied().map(UserId).collect::<Vec<_>>();
-    store.create_group(group(7), &ids(&[1, 2, 3])).unwrap();
-    store.create_group(group(8), &[]).unwrap();
-    assert_eq!(store.create_group(group(7), &[]), Err(AdminError::GroupTaken(group(7).id)));
+    store.create_group(&new_group(7, &ids(&[1, 2, 3]))).unwrap();
+    store.create_group(&new_group(8, &[])).unwrap();
+    assert_eq!(store.create_group(&new_group(7, &[])), Err(AdminError::GroupTaken(group(7).id)));
     store.add_members(group(7), &ids(&[3, 4])).unwrap();
     assert_eq!(store.remove_members(group(7), &ids(&[1, 9])), Ok(1));
-    let listed = [(7, 3), (8, 0)].map(|(id, members)| GroupInfo { id: group(id).id, members });
+    let listed = [(7, 3), (8, 0)].map(|(id, members)| GroupInfo {
+        id: group(id).id,
+        name: None,
+        title: Box::default(),
+        owner: None,
+        members,
+    });
     assert_eq!(store.list_groups(DEFAULT, None, 9).unwrap(), listed);
     assert_eq!(store.list_groups(DEFAULT, Some(group(7).id), 9).unwrap(), listed[1..]);
     store.delete_group(group(7)).unwrap();
@@ -112,9 +125,9 @@ fn a_group_does_not_grow_beyond_its_bound() {
     let options = Options { group_members_max: 2, ..Options::default() };
     let mut store = SqliteStore::open(&dir.path().join("store.db"), options).unwrap();
     let too_large = Err(AdminError::GroupTooLarge(group(1).id, 2));
-    assert_eq!(store.create_group(group(1), &[UserId(1), UserId(2), UserId(3)]), too_large);
+    assert_eq!(store.create_group(&new_group(1, &[UserId(1), UserId(2), UserId(3)])), too_large);
     assert_eq!(store.list_groups(DEFAULT, None, 9), Ok(vec![]), "not even an empty one");
-    store.create_group(group(1), &[UserId(1), UserId(2), UserId(2)]).unwrap();
+    store.create_group(&new_group(1, &[UserId(1), UserId(2), UserId(2)])).unwrap();
     assert_eq!(store.add_members(group(1), &[UserId(3)]), too_large);
     assert_eq!(store.members(group(1)).unwrap().len(), 2);
 }

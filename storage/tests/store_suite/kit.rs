@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codec::{GroupId, GroupKey, Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
-use storage::admin::{AdminError, NewUser};
+use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::sqlite::Options;
 use storage::store::Write;
 use storage::{Append, Caps, DeadReason, MemoryStore, Row, SqliteStore, Store, StoreError};
@@ -129,7 +129,8 @@ impl Backend for Embedded {
     fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
         let mut operator = self.handle();
         let _ = operator.delete_group(group);
-        operator.create_group(group, members).unwrap();
+        let members = members.to_vec();
+        operator.create_group(&NewGroup { key: group, members, ..NewGroup::default() }).unwrap();
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
@@ -179,6 +180,7 @@ fn message(stamp: u128, to: Target, body: &[u8]) -> Arc<Message> {
         stamp,
         id: MessageId::new(&stamp.to_be_bytes()).unwrap(),
         from: stamp.is_multiple_of(2).then(|| user(9)),
+        from_name: if stamp.is_multiple_of(4) { b"nine"[..].into() } else { [].into() },
         to,
         protocol: ProtocolId::ALL[0],
         time_ms: 1_000,
