@@ -5,10 +5,10 @@ mod doubles;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use codec::{TenantId, UserId};
+use codec::{TenantId, UserId, UserKey};
 use doubles::{Handle, auth, double, stored};
 use storage::auth::{Authenticator, FIRST_ID, Open, OpenIds, numeric_suffix};
-use storage::{AuthRequest, AuthVerdict, TenantRef};
+use storage::{AuthRequest, AuthVerdict, Proof, TenantRef};
 
 fn open(ids: &Arc<OpenIds>) -> (Open, Handle) {
     let (store, handle) = double();
@@ -133,4 +133,32 @@ fn a_store_that_is_down_gives_no_verdict() {
     store.set(|state| state.down = true);
     assert_eq!(open.authenticate(&auth(1, "alice", "")), AuthVerdict::Unavailable);
     assert!(!open.cacheable());
+}
+
+#[test]
+fn a_token_passes_for_the_id_it_comes_with_under_its_bound_name() {
+    let ids = Arc::new(OpenIds::default());
+    let (mut open, store) = open(&ids);
+    store.set(|state| state.bound = vec![7]);
+    let mut login = |name| {
+        let proof = Proof::Token((*b"anything").into());
+        open.authenticate(&AuthRequest { proof, ..auth(1, name, "") })
+    };
+    let user = |id| UserKey { tenant: TenantId(0), id: UserId(id) };
+    let somebody = Some(Arc::from(&b"somebody"[..]));
+    assert_eq!(login("7"), AuthVerdict::Pass { user: user(7), name: somebody });
+    assert_eq!(login("8"), AuthVerdict::Pass { user: user(8), name: None });
+    assert_eq!(login("u9"), AuthVerdict::Pass { user: user(9), name: None }, "a name like others");
+}
+
+#[test]
+fn a_tenant_must_exist_even_here() {
+    let ids = Arc::new(OpenIds::default());
+    let (mut open, _store) = open(&ids);
+    let mut login = |org: &[u8]| {
+        let tenant = TenantRef::Named { org: org.into(), appkey: (*b"dev").into() };
+        open.authenticate(&AuthRequest { tenant, ..auth(1, "u42", "") })
+    };
+    assert_eq!(login(b"acme"), AuthVerdict::pass(TenantId(5), UserId(42)));
+    assert_eq!(login(b"other"), AuthVerdict::UnknownTenant);
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use codec::{GroupId, GroupKey, TenantId, UserId};
+use codec::{GroupId, GroupKey, Query, TenantId, UserId};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use doubles::{Handle, PATIENCE, append, auth, delete, double, pass, read, word};
+use doubles::{Handle, PATIENCE, append, auth, delete, double, pass, read, user, word};
 use storage::auth::Authenticator;
 use storage::groups::GroupSource;
 use storage::sidecar::{Config, Limits, Observer};
-use storage::{AuthRequest, AuthVerdict, Port, Reply, Request, Sidecar, StoreError, Waker};
+use storage::{
+    AuthRequest, AuthVerdict, NameKind, Port, Proof, Reply, Request, Sidecar, StoreError, Waker,
+};
 
 struct Bench {
     sidecar: Sidecar,
@@ -452,5 +454,75 @@ fn members_come_from_the_store_if_there_is_no_other_source() {
     let mut bench = start(1, Setup::default());
     bench.shards[0].submit(members(4));
     assert_eq!(bench.shards[0].words(1), ["members 4 2"]);
+    assert!(bench.sidecar.stop(PATIENCE));
+}
+
+#[test]
+fn a_changed_group_is_told_to_every_shard_before_the_answer() {
+    let mut bench = start(3, Setup::default());
+    let join = |token| {
+        let (query, binding) = (Query::JoinGroup(Box::from(*b"lobby")), None);
+        Request::Query { token, user: user(1), query, binding }
+    };
+    bench.shards[1].submit(join(5));
+    assert_eq!(bench.shards[1].words(2), ["group 9", "answer 5 Done"]);
+    assert_eq!(bench.shards[1].port.outstanding(), 0);
+    for shard in [0, 2] {
+        assert_eq!(bench.shards[shard].words(1), ["group 9"]);
+        assert_eq!(bench.shards[shard].port.outstanding(), 0, "news are nobody's reply");
+    }
+    let what = NameKind::Any;
+    let (tenant, name) = (TenantId(0), Box::from(*b"lobby"));
+    bench.shards[0].submit(Request::Resolve { token: 6, tenant, name, what });
+    assert_eq!(bench.shards[0].port.outstanding(), 1);
+    assert_eq!(bench.shards[0].words(1), ["resolved 6 group 9"]);
+    assert!(bench.sidecar.stop(PATIENCE));
+    let store = bench.observer.snapshot().store;
+    assert_eq!((store.queries, store.resolved), (1, 1));
+}
+
+#[test]
+fn each_realm_has_its_own_authenticator_and_its_own_cached_logins() {
+    let (first, first_calls) = Scripted::cached(|_| pass(1));
+    let (second, second_calls) = Scripted::boxed(|_| pass(2), false);
+    let (store, _handle) = double();
+    let (woken, wakes) = unbounded();
+    let waker: Waker = Box::new(move || drop(woken.send(())));
+    let config = Config {
+        store: Box::new(store),
+        open_ids: None,
+        authenticators: vec![vec![first, second]],
+        group_sources: Vec::new(),
+        limits: Limits::default(),
+    };
+    let (sidecar, mut ports) = Sidecar::start(config, vec![waker]).expect("threads");
+    let woken = Arc::default();
+    let mut shard = Shard { port: ports.remove(0), wakes, woken };
+    let mut login = |token, realm| {
+        let request = AuthRequest { realm, ..auth(token, "alice", "secret") };
+        shard.submit(Request::Auth(request));
+        shard.words(1).remove(0)
+    };
+    for token in 0..2 {
+        assert_eq!(login(token, 0), format!("auth {token} Pass(1)"));
+        assert_eq!(login(token, 1), format!("auth {token} Pass(2)"));
+    }
+    assert_eq!(login(9, 2), "auth 9 Unavailable", "no such realm");
+    assert_eq!(first_calls.lock().unwrap().len(), 1);
+    assert_eq!(second_calls.lock().unwrap().len(), 2, "what may not be cached is asked again");
+    assert!(sidecar.stop(PATIENCE));
+}
+
+#[test]
+fn a_token_is_asked_for_each_time() {
+    let (authenticator, calls) = Scripted::cached(|_| pass(7));
+    let mut bench = start(1, Setup { authenticators: vec![authenticator], ..Setup::default() });
+    for token in 0..2 {
+        let proof = Proof::Token(Box::from(*b"secret"));
+        let request = AuthRequest { proof, ..auth(token, "7", "") };
+        bench.shards[0].submit(Request::Auth(request));
+        assert_eq!(bench.shards[0].words(1), [format!("auth {token} Pass(7)")]);
+    }
+    assert_eq!(calls.lock().unwrap().len(), 2);
     assert!(bench.sidecar.stop(PATIENCE));
 }

@@ -9,11 +9,14 @@ mod differential;
 mod embedded;
 #[path = "store_suite/kit.rs"]
 mod kit;
+#[path = "store_suite/roster.rs"]
+mod roster;
 
 use std::sync::Arc;
 
 use codec::{TenantId, UserId, UserKey};
 use kit::*;
+use roster::*;
 use storage::store::{SEQ_MAX, StoredUser};
 use storage::{Caps, MemoryStore};
 
@@ -52,6 +55,18 @@ suite! {
     without_an_age_limit_nothing_expires
     everything_is_there_after_a_restart
     a_group_message_serves_each_recipient_until_he_is_done
+    a_message_to_the_public_room_is_never_stored
+    tenants_are_found_by_both_of_their_names
+    a_name_means_a_user_then_a_group_and_each_by_name_before_number
+    users_are_found_by_phone_and_bindings_need_no_message
+    contacts_are_directed_and_adding_and_removing_may_be_repeated
+    contacts_are_bounded
+    a_group_gets_the_name_or_number_it_asks_for_or_a_free_one
+    a_groups_maker_owns_it_and_unknown_users_are_left_out
+    users_without_a_name_are_shown_by_their_number
+    joining_is_open_and_leaving_may_be_repeated
+    a_group_passes_to_its_oldest_member_and_ends_with_the_last
+    groups_are_bounded_and_nothing_is_left_of_one_that_was_refused
 }
 
 fn open<B: Backend>() -> B {

@@ -1,9 +1,11 @@
 //! The operator's changes: all or none, with an error that names what stands in the way.
 
-use codec::{TenantId, UserId, UserKey};
+use codec::{Answer, GroupKey, Query, TenantId, UserId, UserKey};
+use storage::accounts::{TOKEN_TTL, TokenRecord};
 use storage::admin::{AdminError, GroupInfo, NewGroup, NewUser, UserInfo};
 use storage::sqlite::Options;
-use storage::{SqliteStore, Store as _};
+use storage::sqlite::simple_im::SimpleIm;
+use storage::{Accounts as _, SqliteStore, Store as _};
 use tempfile::TempDir;
 
 use crate::kit::*;
@@ -168,4 +170,68 @@ fn a_tenant_keeps_its_number() {
     assert_eq!(store.tenant("acme", "chat"), Ok(acme));
     let names: Vec<_> = store.tenants().unwrap().into_iter().map(|t| (t.id, t.appkey)).collect();
     assert_eq!(names[1..], [(acme, "chat".to_owned()), (other, "mail".to_owned())]);
+}
+
+#[test]
+fn a_group_may_have_a_name_a_title_and_an_owner_who_is_a_member() {
+    let (_dir, mut store) = open();
+    let (name, title) = (Some(Box::from(*b"lobby")), Box::from(*b"The Lobby"));
+    let owner = Some(UserId(5));
+    let members = vec![UserId(1), UserId(5)];
+    let named = NewGroup { key: group(7), name: name.clone(), title, owner, members };
+    store.create_group(&named).unwrap();
+    let taken = NewGroup { key: group(8), ..named.clone() };
+    let error = store.create_group(&taken).unwrap_err();
+    assert_eq!(error.to_string(), "the group name \"lobby\" is taken");
+    let elsewhere = GroupKey { tenant: TenantId(1), ..group(7) };
+    store.create_group(&NewGroup { key: elsewhere, ..named.clone() }).unwrap();
+    let info = GroupInfo { id: group(7).id, name, title: named.title, owner, members: 2 };
+    assert_eq!(store.list_groups(DEFAULT, None, 9), Ok(vec![info]));
+}
+
+#[test]
+fn a_group_that_loses_its_owner_passes_to_the_oldest_member_or_to_nobody() {
+    let (_dir, mut store) = open();
+    store.add_users(&[new(1, "alice", None), new(2, "bob", None)]).unwrap();
+    let owned = |id, owner| NewGroup { owner: Some(UserId(owner)), ..new_group(id, &[]) };
+    store.create_group(&owned(7, 1)).unwrap();
+    store.create_group(&owned(8, 1)).unwrap();
+    store.add_members(group(7), &[UserId(9)]).unwrap();
+    store.add_members(group(7), &[UserId(2)]).unwrap();
+    let owners = |store: &mut SqliteStore| -> Vec<_> {
+        let groups = store.list_groups(DEFAULT, None, 9).unwrap();
+        groups.iter().map(|group| group.owner.map(|id| id.0)).collect()
+    };
+    store.delete_user(user(1)).unwrap();
+    assert_eq!(owners(&mut store), [Some(9), None]);
+    store.remove_members(group(7), &[UserId(9)]).unwrap();
+    assert_eq!(owners(&mut store), [Some(2), None]);
+}
+
+#[test]
+fn a_deleted_user_leaves_no_contacts_and_no_tokens() {
+    let (dir, mut store) = open();
+    store.add_users(&[new(1, "alice", None), new(2, "bob", None)]).unwrap();
+    let add = |name: &[u8]| Query::AddContact(name.into());
+    for (id, name) in [(1, &b"bob"[..]), (2, b"alice")] {
+        store.query(user(id), &add(name)).unwrap();
+    }
+    let other = SqliteStore::open(&dir.path().join("store.db"), Options::default()).unwrap();
+    let mut accounts = SimpleIm::new(other, DEFAULT);
+    let record = TokenRecord {
+        user: UserId(1),
+        name: None,
+        device: Box::default(),
+        ip: Box::default(),
+        port: 0,
+        permanent: false,
+    };
+    accounts.put_token(b"token", &record, TOKEN_TTL, 0).unwrap();
+    store.delete_user(user(1)).unwrap();
+    assert_eq!(accounts.token(b"token", 0), Ok(None));
+    store.add_user(new(1, "mallory", None)).unwrap();
+    for id in [1, 2] {
+        let answer = store.query(user(id), &Query::Contacts).unwrap().0;
+        assert_eq!(answer, Answer::Contacts(vec![]), "{id}");
+    }
 }
