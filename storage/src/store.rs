@@ -99,6 +99,15 @@ pub trait Store: Send {
         query: &Query,
     ) -> Result<(Answer, Option<GroupId>), StoreError>;
 
+    /// Answers queries in order, as if one by one with [`Self::query`], but in one transaction where
+    /// the backend can: so that many cost one commit.
+    fn queries(
+        &mut self,
+        queries: &[(UserKey, Query)],
+    ) -> Vec<Result<(Answer, Option<GroupId>), StoreError>> {
+        queries.iter().map(|(user, query)| self.query(*user, query)).collect()
+    }
+
     /// A user by name.
     ///
     /// # Errors
