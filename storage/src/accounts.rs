@@ -116,7 +116,7 @@ pub trait Accounts: Send {
         user: UserId,
     ) -> Result<GroupChange, StoreError>;
 
-    /// A user leaves; if he is the owner the group passes on as with [`crate::roster::answer`].
+    /// A user leaves; if he is the owner the group passes on as with `roster::answer`.
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError>;
 
     /// The members of a group; nobody if it does not exist.

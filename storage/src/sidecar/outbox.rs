@@ -92,6 +92,6 @@ impl Outbox {
     }
 }
 
-/// Entries of a shard's queue above which news of groups are not added to it: twice what a shard may
-/// be owed.
+/// Entries of a shard's queue above which news of groups are not added to it: twice what a shard
+/// may be owed.
 const NEWS_LEN_MAX: usize = 1 << 14;
