@@ -94,6 +94,8 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// In the list of publishers that wait for a queue to empty.
     pub(crate) held: bool,
+    /// Bytes were left unparsed because too much output waits.
+    pub(crate) choked: bool,
     /// What may be a whole packet waits for silence to tell.
     pub(crate) quiet: Quiet,
     /// Until then the login must be complete.
@@ -138,6 +140,7 @@ impl Default for Conn {
             sending: false,
             dirty: false,
             held: false,
+            choked: false,
             quiet: Quiet::No,
             login_until: Now(0),
             tries: 0,
