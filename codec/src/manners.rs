@@ -1,5 +1,5 @@
-//! How a session of a protocol behaves, in words that every protocol shares: what the shards need to
-//! know of it instead of its name.
+//! How a session of a protocol behaves, in words that every protocol shares: what the shards need
+//! to know of it instead of its name.
 
 /// Asked of the connection's codec once, when its login holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
