@@ -27,7 +27,8 @@ struct Site {
 }
 
 fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build();
     let runtime = runtime.expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let open = || SqliteStore::open(&folder.path().join("a.db"), Options::default());
