@@ -77,7 +77,8 @@ pub(crate) struct Paced {
 /// What a login waits with.
 #[derive(Debug)]
 pub(crate) struct LoginWait {
-    pub(crate) name: Arc<[u8]>,
+    /// `None`: he said his number, not his name.
+    pub(crate) name: Option<Arc<[u8]>>,
     pub(crate) terminal: u64,
     /// Once verified and to be handed over: where, and with what.
     pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
