@@ -14,7 +14,8 @@ use prost::Message as _;
 
 #[test]
 fn lengths_over_the_bound_fail_at_their_header() {
-    let too_large = Err(WireError::new(Malformed::TooLarge, 0));
+    let too_large_packet = WireError::new(Malformed::TooLarge, 0);
+    let too_large = Err(too_large_packet);
     let announce = |max, len: usize| {
         let mut prefix = Vec::new();
         prost::encoding::encode_varint(len as u64, &mut prefix);
@@ -32,6 +33,9 @@ fn lengths_over_the_bound_fail_at_their_header() {
         let more = Ok(Decoded::NeedMore { total: len + 1 });
         assert_eq!(stream::frame(max, &vec![0x80; len]), more);
     }
+    // Over ws there is no length.
+    let settings = Settings { max_frame: 3, ..Settings::default() };
+    assert_eq!(ImDemo::new().decode(&settings, &[8, 1, 66, 0], scratch()), Err(too_large_packet));
     assert_eq!(stream::frame(max, &[0]), Ok(Decoded::Frame { value: 1..1, consumed: 1 }));
 }
 

@@ -34,7 +34,8 @@ fn samples_of_the_original_say_what_the_specification_says() {
     let disconnect = Disconnect { code: 1, reason: "replaced".into() };
     let samples = [
         (
-            "1e 08 01 1a 1a 0a 04 61 63 6d 65 12 03 64 65 76 1a 05 61 6c 69 63 65 22 06 73 33 63 72 65 74",
+            "1e 08 01 1a 1a 0a 04 61 63 6d 65 12 03 64 65 76 1a 05 61 6c 69 63 65 \
+             22 06 73 33 63 72 65 74",
             Command { connect: Some(login()), ..command() },
         ),
         ("04 08 01 22 00", con_ack(0, None)),
@@ -93,7 +94,8 @@ fn samples_of_the_extension_say_what_the_specification_says() {
 #[test]
 fn the_sample_of_a_push_is_understood() {
     let bytes = hex(
-        "20 08 01 32 1c 12 16 12 04 0a 02 68 69 22 03 62 6f 62 1a 05 61 6c 69 63 65 32 02 73 39 22 02 73 39",
+        "20 08 01 32 1c 12 16 12 04 0a 02 68 69 22 03 62 6f 62 1a 05 61 6c 69 63 65 32 02 73 39
+         22 02 73 39",
     );
     let Ok(ServerPacket::Push { id, message, stored }) = client::decode_server(&bytes[1..]) else {
         panic!("a push")

@@ -417,6 +417,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             (Phase::Login, Ok(Packet::Disconnect)) => {
                 self.world.close(slot, CloseReason::PeerDisconnected);
             }
+            // Where a login may be tried again, what means nothing costs no try.
+            (Phase::Login, Ok(Packet::Nothing)) if conn.protocol.id().login_tries() > 1 => {}
             (Phase::Login, Ok(_)) => self.not_a_login(slot, Malformed::LoginFirst),
             (Phase::Login, Err(error)) => self.not_a_login(slot, error.what),
             _ => {}

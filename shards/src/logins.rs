@@ -174,6 +174,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Online;
+        conn.protocol.accepted();
         if matches!(conn.framing, Framing::Stream) {
             conn.gap_ms = login.manners.gap_ms;
         }

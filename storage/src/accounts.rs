@@ -189,13 +189,20 @@ pub struct PreContact {
 }
 
 /// A group that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewGroup {
     pub id: GroupId,
     /// 16 characters; who knows it may join.
     pub key: String,
     /// Its creator among them.
     pub members: Vec<UserId>,
+}
+
+impl std::fmt::Debug for NewGroup {
+    // The key never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewGroup").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The outcome of a change of a group.

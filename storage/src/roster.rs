@@ -71,7 +71,7 @@ pub(crate) struct GroupHead {
 }
 
 /// A group to make.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct NewGroup<'a> {
     pub(crate) name: Option<&'a [u8]>,
     pub(crate) title: &'a [u8],
