@@ -326,6 +326,7 @@ fn words(message: &Message) -> Vec<Outgoing<'_>> {
     let mut words = vec![
         accepted(),
         Outgoing::Refused(Refusal::Duplicate),
+        Outgoing::Refused(Refusal::Taken),
         Outgoing::Refused(Refusal::UnknownVhost),
         Outgoing::Refused(Refusal::UnknownTenant),
         Outgoing::Refused(Refusal::BadCredentials),
