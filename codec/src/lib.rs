@@ -22,6 +22,7 @@ pub mod packet;
 pub mod protocol;
 pub mod query;
 mod reader;
+pub mod simple_im;
 pub mod ws;
 
 pub use close::CloseReason;

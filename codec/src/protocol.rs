@@ -242,4 +242,5 @@ macro_rules! protocols {
 protocols! {
     Binary, binary: crate::binary::Binary;
     BinaryPublish, binary_publish: crate::binary::door::BinaryPublish;
+    SimpleIm, simple_im: crate::simple_im::SimpleIm;
 }

@@ -1,0 +1,392 @@
+//! simple_im: packets of a TOML of its own, one after the other without frames.
+//!
+//! ```text
+//!   client to gateway
+//!   r    id t ("login", "reconnect") [r.user] id device token     the first packet
+//!                                    [r.user] phone device password
+//!   m    id c [m.from] id device [m.to] id device
+//!   gm   id c [gm.user] id device [gm.group] id
+//!   a    id                                   the client has this m or gm; nobody answers it
+//!
+//!   gateway to client
+//!   rr   id t s (0 or 1) r                    the answer to an r
+//!   a    id                                   the publish is safe
+//!   m, gm                                     see `push`
+//! ```
+//!
+//! Five revisions of the clients write this in four [`Dialect`]s, told apart by their packets and
+//! answered in kind. What a client says of himself in `m.from` and `gm.user` is not looked at.
+//!
+//! Owns: what is accepted, and the words and the dialect of what is sent. Never: the order of
+//! packets, acknowledgement, credentials.
+
+use std::ops::Range;
+
+use crate::error::{Decoded, Malformed, WireError};
+use crate::ids::{GroupId, MessageId, UserId};
+use crate::manners::{Acks, Answers, Heartbeat, Manners};
+use crate::message::Content;
+use crate::packet::{
+    Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
+};
+use crate::protocol::Protocol;
+use crate::query::{Answer, Query};
+
+mod body;
+pub mod client;
+mod emit;
+mod fields;
+mod lexer;
+mod push;
+mod scan;
+
+pub use fields::NAME_MAX;
+pub use scan::PACKET_MAX;
+
+use body::{Body, Media};
+use emit::Emitter;
+use fields::Fields;
+use scan::{Field, Kind, Scan};
+
+/// How a revision of the clients writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `[m]`, tables for sender and addressee, escapes: the document's, and the one before it.
+    Single,
+    /// `[[m]]` and tables. From here on texts have no escapes.
+    Nested,
+    /// `[[m]]`, numbers instead of tables.
+    Flat,
+    /// As `Flat`, with the sender's device and the kind of content.
+    Device,
+}
+
+impl Dialect {
+    fn is_double(self) -> bool {
+        self != Self::Single
+    }
+
+    fn is_flat(self) -> bool {
+        matches!(self, Self::Flat | Self::Device)
+    }
+}
+
+/// The codec state of one connection.
+// Behind a pointer, since a connection of any protocol takes the place of the largest state.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SimpleIm(Box<State>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    scan: Scan,
+    dialect: Dialect,
+    /// The login decoded last.
+    login: Option<Login>,
+    /// `t` of the last request that nobody knows.
+    asked: Box<[u8]>,
+}
+
+/// What of a login is echoed, or known again.
+#[derive(Debug, PartialEq, Eq)]
+struct Login {
+    id: MessageId,
+    reconnect: bool,
+    /// `name` is a phone number.
+    phone: bool,
+    name: Box<[u8]>,
+    device: Box<[u8]>,
+}
+
+/// `[protocol.simple-im]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Milliseconds between two packets to one client, unless he acknowledges the first. The
+    /// original clients take what one receive gives them for exactly one packet.
+    pub gap_ms: u16,
+    /// The devices that may log in; empty: any.
+    pub devices: Vec<Box<[u8]>>,
+    /// A group message is an `m` from its sender to clients of [`Dialect::Single`] and
+    /// [`Dialect::Nested`]: the original ones do not survive a `gm`.
+    pub group_as_message: bool,
+    /// Logins with phone and password are taken.
+    pub c0_login: bool,
+    /// What a refused login is told.
+    pub token_error: Box<str>,
+    /// What a refused login with phone and password is told.
+    pub password_error: Box<str>,
+    /// What is said to a request that nobody knows.
+    pub unknown_request: Box<str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            gap_ms: 5,
+            devices: Vec::new(),
+            group_as_message: true,
+            c0_login: true,
+            token_error: "token error".into(),
+            password_error: "password not match".into(),
+            unknown_request: "Unknown request".into(),
+        }
+    }
+}
+
+impl Protocol for SimpleIm {
+    const NAME: &'static str = "simple-im";
+    const PACKET_MAX: usize = PACKET_MAX;
+    const TEXT: bool = true;
+    type Settings = Settings;
+
+    fn new() -> Self {
+        let dialect = Dialect::Single;
+        let scan = Scan::new(dialect.is_double());
+        Self(Box::new(State { scan, dialect, login: None, asked: Box::default() }))
+    }
+
+    fn frame(
+        &mut self,
+        _: &Settings,
+        input: &[u8],
+        quiet: bool,
+    ) -> Result<Decoded<Range<usize>>, WireError> {
+        // What comes late of a packet that was whole without it means nothing; before the first
+        // packet there is no such tail.
+        let strays = self.0.login.is_some();
+        let found = self.0.scan.frame(input, quiet, strays);
+        if matches!(found, Ok(Decoded::Frame { .. }) | Err(_)) {
+            self.0.scan = Scan::new(self.0.dialect.is_double());
+        }
+        found
+    }
+
+    fn decode<'a>(
+        &mut self,
+        _: &Settings,
+        bytes: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Packet<'a>, WireError> {
+        let state = &mut *self.0;
+        let fields = Fields::read(bytes, state.dialect.is_double())?;
+        match fields.kind {
+            Some(Kind::Request) => state.request(&fields, scratch),
+            Some(Kind::Message) => {
+                let to = UserId(fields.number_of(&[Field::ToTable, Field::To])?);
+                state.publish(&fields, Destination::User(to), scratch)
+            }
+            Some(Kind::GroupMessage) => {
+                let keys = [Field::GroupTable, Field::GroupId, Field::Group];
+                let to = GroupId(fields.number_of(&keys)?);
+                state.publish(&fields, Destination::Group(to), scratch)
+            }
+            Some(Kind::Ack) => fields.id().map(Packet::Ack),
+            Some(Kind::Reply | Kind::Unknown) => Err(WireError::new(Malformed::UnknownCommand, 0)),
+            None if state.login.is_some() => Ok(Packet::Nothing),
+            None if bytes.is_empty() => Err(WireError::new(Malformed::Empty, 0)),
+            None => Err(WireError::new(Malformed::Syntax, 0)),
+        }
+    }
+
+    fn check_connect(settings: &Settings, connect: &Connect<'_>) -> Result<(), Refusal> {
+        let device = match connect.terminal {
+            Terminal::Device(device) => device,
+            Terminal::Kind(_) | Terminal::Connection => b"",
+        };
+        let listed = settings.devices.is_empty()
+            || settings.devices.iter().any(|listed| **listed == *device);
+        let by_phone = matches!(connect.proof, Proof::Phone(_));
+        if listed && (settings.c0_login || !by_phone) {
+            Ok(())
+        } else {
+            Err(Refusal::BadCredentials)
+        }
+    }
+
+    fn encode(
+        &self,
+        settings: &Settings,
+        outgoing: &Outgoing<'_>,
+        stream: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        match outgoing {
+            Outgoing::Accepted(accepted) => self.0.put_accepted(accepted, out),
+            Outgoing::Refused(_) => self.0.put_refused(settings, out),
+            Outgoing::PublishAck(_, id, _) => {
+                Emitter::new("a", self.0.dialect.is_double(), out).text("id", id.as_bytes());
+            }
+            Outgoing::Push(push) => {
+                push::put(self.0.dialect, settings.group_as_message, push.message, out);
+            }
+            Outgoing::Answer(id, Answer::Failed(_)) => {
+                let reason = Some(&*settings.unknown_request);
+                self.0.put_reply(reason, id, &self.0.asked, out);
+            }
+            // Clients wait for nothing but `rr` and `a`, and die of words they do not know.
+            Outgoing::PublishFailed { .. }
+            | Outgoing::Joined(_)
+            | Outgoing::Left(_)
+            | Outgoing::Present(_)
+            | Outgoing::Answer(..)
+            | Outgoing::Ping
+            | Outgoing::Pong
+            | Outgoing::Invalid(_)
+            | Outgoing::Goodbye(_) => {}
+        }
+        if !stream {
+            make_text(start, out);
+        }
+    }
+
+    fn push_variant(&self, _: &Settings) -> u8 {
+        self.0.dialect as u8
+    }
+
+    fn manners(&self, settings: &Settings) -> Manners {
+        Manners {
+            acks: Acks::Packets,
+            resends: false,
+            heartbeat: Heartbeat::None,
+            unique_ids: false,
+            answers: Answers::AsTheyCome,
+            gap_ms: settings.gap_ms,
+            room: false,
+            forgiving: false,
+        }
+    }
+
+    fn content(body: &[u8]) -> Content<'_> {
+        Body::parse(body).map_or(Content::Opaque(body), |body| body.content())
+    }
+}
+
+impl State {
+    fn request<'a>(
+        &mut self,
+        fields: &Fields<'a>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Packet<'a>, WireError> {
+        match fields.name(Field::Type)? {
+            b"login" => self.connect(fields, false, scratch),
+            b"reconnect" => self.connect(fields, true, scratch),
+            unknown => {
+                let id = fields.id()?;
+                self.asked = unknown.into();
+                Ok(Packet::Query(id, Query::Refused(Failure::Unsupported)))
+            }
+        }
+    }
+
+    fn connect<'a>(
+        &mut self,
+        fields: &Fields<'a>,
+        reconnect: bool,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Packet<'a>, WireError> {
+        let id = fields.id()?;
+        let last = fields.has(Field::D);
+        let device = fields.name(if last { Field::D } else { Field::Device })?;
+        let phone = !fields.has(Field::User) && fields.has(Field::Phone);
+        let (name, proof) = if phone {
+            let password = fields.text(Field::Password, scratch)?;
+            (fields.name(Field::Phone)?, Proof::Phone(password))
+        } else {
+            let token = fields.text(Field::Token, scratch)?;
+            (fields.number(Field::User)?.1, Proof::Token(token))
+        };
+        let known = self.login.as_ref().is_some_and(|login| {
+            login.phone == phone && *login.name == *name && *login.device == *device
+        });
+        // He says again who he is, and is.
+        if known {
+            return Ok(Packet::Nothing);
+        }
+        self.login = Some(Login { id, reconnect, phone, name: name.into(), device: device.into() });
+        self.dialect = match (fields.double, last) {
+            (false, _) => Dialect::Single,
+            (true, false) => Dialect::Nested,
+            (true, true) => Dialect::Device,
+        };
+        self.scan = Scan::new(self.dialect.is_double());
+        Ok(Packet::Connect(Connect {
+            name,
+            proof,
+            role: None,
+            terminal: Terminal::Device(device),
+            vhost: None,
+            tenant: None,
+        }))
+    }
+
+    /// The body is made in `scratch`, see [`body`].
+    fn publish<'a>(
+        &mut self,
+        fields: &Fields<'a>,
+        to: Destination<'a>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Packet<'a>, WireError> {
+        let id = fields.id()?;
+        let media = match fields.has(Field::Type) {
+            true => Media::from_name(fields.escaped(Field::Type)?.0),
+            false => Media::Text,
+        };
+        let device = self.login.as_ref().map_or(&b""[..], |login| &login.device);
+        body::put_head(media, device, scratch);
+        fields.put_text(Field::Text, scratch)?;
+        // A login does not tell these two apart; the first message does.
+        let tables = fields.has(Field::ToTable) || fields.has(Field::GroupTable);
+        if self.dialect == Dialect::Nested && !tables {
+            self.dialect = Dialect::Flat;
+        }
+        Ok(Packet::Publish(Publish { id, to, body: scratch, keep: true }))
+    }
+
+    fn put_accepted(&self, accepted: &Accepted<'_>, out: &mut Vec<u8>) {
+        let Some(login) = &self.login else { return };
+        let mut packet = self.put_reply(None, &login.id, login.request(), out);
+        if login.phone {
+            // These clients die without the table, but never use the token, which was meant for
+            // other servers: none is made for them.
+            packet.child("user").number("id", accepted.user.0.into()).text("token", b"");
+        }
+    }
+
+    fn put_refused(&self, settings: &Settings, out: &mut Vec<u8>) {
+        let Some(login) = &self.login else { return };
+        let reason = if login.phone { &settings.password_error } else { &settings.token_error };
+        self.put_reply(Some(reason), &login.id, login.request(), out);
+    }
+
+    /// `refused`: why. Clients die of a reply without `t`, and of a refusal without a reason.
+    fn put_reply<'o>(
+        &self,
+        refused: Option<&str>,
+        id: &MessageId,
+        request: &[u8],
+        out: &'o mut Vec<u8>,
+    ) -> Emitter<'o> {
+        let mut packet = Emitter::new("rr", self.dialect.is_double(), out);
+        packet.number("s", refused.is_some().into());
+        if let Some(reason) = refused {
+            packet.text("r", reason.as_bytes());
+        }
+        packet.text("id", id.as_bytes()).text("t", request);
+        packet
+    }
+}
+
+impl Login {
+    fn request(&self) -> &'static [u8] {
+        if self.reconnect { b"reconnect" } else { b"login" }
+    }
+}
+
+/// A ws text is UTF-8, but the texts of TCP clients may be anything.
+fn make_text(start: usize, out: &mut Vec<u8>) {
+    if simdutf8::basic::from_utf8(&out[start..]).is_err() {
+        let text = String::from_utf8_lossy(&out[start..]).into_owned();
+        out.truncate(start);
+        out.extend_from_slice(text.as_bytes());
+    }
+}

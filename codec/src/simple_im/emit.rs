@@ -1,0 +1,98 @@
+//! Writes packets in the one-line layout of the original systems.
+//!
+//! ```text
+//!   [name] key = 1 key2 = "text" [name.child] key = 1        [[name]] ... in later revisions
+//! ```
+//!
+//! Owns: brackets, blanks, and that no text can end its own quotes. Never: which fields a packet
+//! has, but that each has a key before its first child table: the later parser needs one there.
+
+/// One packet on its way into a buffer.
+#[derive(Debug)]
+pub(super) struct Emitter<'a> {
+    out: &'a mut Vec<u8>,
+    double: bool,
+    name: &'static str,
+}
+
+impl<'a> Emitter<'a> {
+    /// Begins a packet; `double`: with `[[name]]`.
+    pub(super) fn new(name: &'static str, double: bool, out: &'a mut Vec<u8>) -> Self {
+        out.extend_from_slice(if double { b"[[" } else { b"[" });
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(if double { b"]]" } else { b"]" });
+        Self { out, double, name }
+    }
+
+    /// Begins a child table.
+    pub(super) fn child(&mut self, child: &str) -> &mut Self {
+        for part in [" [", self.name, ".", child, "]"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        self
+    }
+
+    pub(super) fn number(&mut self, key: &str, number: u64) -> &mut Self {
+        self.key(key);
+        let mut digits = [0; 20];
+        let mut left = number;
+        let mut first = digits.len();
+        loop {
+            first -= 1;
+            digits[first] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        self.out.extend_from_slice(&digits[first..]);
+        self
+    }
+
+    pub(super) fn text(&mut self, key: &str, text: &[u8]) -> &mut Self {
+        self.key(key);
+        self.out.push(b'"');
+        match self.double {
+            // No escape is known there, so a quote has no form.
+            true => {
+                self.out.extend(text.iter().map(|&byte| if byte == b'"' { b'\'' } else { byte }))
+            }
+            false => self.escaped(text),
+        }
+        self.out.push(b'"');
+        self
+    }
+
+    fn key(&mut self, key: &str) {
+        self.out.push(b' ');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b" = ");
+    }
+
+    fn escaped(&mut self, text: &[u8]) {
+        for &byte in text {
+            match ESCAPES.iter().find(|(raw, _)| *raw == byte) {
+                Some((_, letter)) => self.out.extend_from_slice(&[b'\\', *letter]),
+                None => self.out.push(byte),
+            }
+        }
+    }
+}
+
+/// The escapes of the earlier parser: byte, and what stands for it behind a backslash.
+const ESCAPES: [(u8, u8); 6] =
+    [(0, b'0'), (b'\t', b't'), (b'\n', b'n'), (b'\r', b'r'), (b'"', b'"'), (b'\\', b'\\')];
+
+/// Appends `text` without its escapes. A backslash before any other byte is a byte like any other.
+pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        let raw = rest.get(at + 1).and_then(|letter| {
+            ESCAPES.iter().find(|(_, known)| known == letter).map(|(raw, _)| *raw)
+        });
+        out.push(raw.unwrap_or(b'\\'));
+        rest = &rest[at + 1 + usize::from(raw.is_some())..];
+    }
+    out.extend_from_slice(rest);
+}

@@ -1,0 +1,138 @@
+//! One whole packet, taken apart.
+//!
+//! Owns: the forms of values: texts with and without escapes, numbers with and without quotes,
+//! names. Never: what a packet asks for.
+
+use super::emit::unescape;
+use super::lexer::{Form, Span};
+use super::scan::{Field, Kind, Scan, Step};
+use crate::error::{Malformed, WireError};
+use crate::ids::MessageId;
+
+/// The longest device name in bytes, as long as an id.
+pub const NAME_MAX: usize = MessageId::MAX;
+
+/// The fields of one packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields<'a> {
+    bytes: &'a [u8],
+    /// `None`: no header of a packet, so the tail of one that was whole without it, or nothing.
+    pub(super) kind: Option<Kind>,
+    pub(super) double: bool,
+    spans: [Option<Span>; Field::COUNT],
+}
+
+impl<'a> Fields<'a> {
+    /// All of `bytes` as one packet; `double`: the brackets of the connection.
+    pub(super) fn read(bytes: &'a [u8], double: bool) -> Result<Self, WireError> {
+        let mut scan = Scan::new(double);
+        let mut spans = [None; Field::COUNT];
+        while let Step::Field(field, span) = Self::step(&mut scan, bytes)? {
+            spans[field as usize] = Some(span);
+        }
+        if let Step::Field(field, span) = scan.last(bytes)? {
+            spans[field as usize] = Some(span);
+        }
+        if !scan.is_between_tokens() {
+            return Err(scan.error(Malformed::Truncated));
+        }
+        Ok(Self { bytes, kind: scan.kind(), double: scan.double(), spans })
+    }
+
+    fn step(scan: &mut Scan, bytes: &[u8]) -> Result<Step, WireError> {
+        match scan.next(bytes)? {
+            Step::Next(at) => Err(WireError::new(Malformed::TrailingBytes, at)),
+            step => Ok(step),
+        }
+    }
+
+    pub(super) fn has(&self, field: Field) -> bool {
+        self.spans[field as usize].is_some()
+    }
+
+    /// The bytes of a field that the packet must have, as they stand there.
+    fn raw(&self, field: Field) -> Result<(&'a [u8], Span), WireError> {
+        match self.spans[field as usize] {
+            Some(span) if span.form != Form::Array => Ok((&self.bytes[span.start..span.end], span)),
+            span => Err(missing(span.map_or(self.bytes.len(), |span| span.start))),
+        }
+    }
+
+    /// The text of a field, and whether it holds escapes: then it is not yet what was said.
+    pub(super) fn escaped(&self, field: Field) -> Result<(&'a [u8], bool), WireError> {
+        let (text, span) = self.raw(field)?;
+        Ok((text, span.form == Form::Escaped && text.contains(&b'\\')))
+    }
+
+    /// The text of a field; `scratch` takes it where it holds escapes.
+    pub(super) fn text<'s>(
+        &self,
+        field: Field,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<&'s [u8], WireError>
+    where
+        'a: 's,
+    {
+        let (text, escaped) = self.escaped(field)?;
+        if !escaped {
+            return Ok(text);
+        }
+        unescape(text, scratch);
+        Ok(scratch)
+    }
+
+    /// Appends the text of a field.
+    pub(super) fn put_text(&self, field: Field, out: &mut Vec<u8>) -> Result<(), WireError> {
+        match self.escaped(field)? {
+            (text, true) => unescape(text, out),
+            (text, false) => out.extend_from_slice(text),
+        }
+        Ok(())
+    }
+
+    /// A text that is sent back and passed on, so that every client must be able to say it: not
+    /// empty, [`NAME_MAX`] bytes at most, UTF-8, and without quotes and backslashes, which some
+    /// clients cannot write and others write without an escape.
+    pub(super) fn name(&self, field: Field) -> Result<&'a [u8], WireError> {
+        let (name, span) = self.raw(field)?;
+        let fits = (1..=NAME_MAX).contains(&name.len())
+            && !name.iter().any(|byte| matches!(byte, b'"' | b'\\'))
+            && simdutf8::basic::from_utf8(name).is_ok();
+        if fits { Ok(name) } else { Err(missing(span.start)) }
+    }
+
+    /// A message's id.
+    pub(super) fn id(&self) -> Result<MessageId, WireError> {
+        MessageId::new(self.name(Field::Id)?).ok_or_else(|| missing(0))
+    }
+
+    /// A number in any of its forms: `7`, `+7`, `007`, `"7"`. Its digits begin where they matter.
+    pub(super) fn number(&self, field: Field) -> Result<(u32, &'a [u8]), WireError> {
+        let (text, span) = self.raw(field)?;
+        let digits = text.strip_prefix(b"+").unwrap_or(text);
+        let number = match digits.iter().all(u8::is_ascii_digit) {
+            true => str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+            false => None,
+        };
+        let number: u32 = number.ok_or_else(|| missing(span.start))?;
+        let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
+        Ok((number, &digits[zeros.min(digits.len() - 1)..]))
+    }
+
+    /// The number of the one of `fields` that the packet has.
+    pub(super) fn number_of(&self, fields: &[Field]) -> Result<u32, WireError> {
+        let mut found = None;
+        for field in fields.iter().filter(|field| self.has(**field)) {
+            let number = self.number(*field)?.0;
+            if found.is_some_and(|other| other != number) {
+                return Err(missing(0));
+            }
+            found = Some(number);
+        }
+        found.ok_or_else(|| missing(self.bytes.len()))
+    }
+}
+
+fn missing(offset: usize) -> WireError {
+    WireError::new(Malformed::Field, offset)
+}

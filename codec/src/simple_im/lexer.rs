@@ -1,0 +1,330 @@
+//! Tokens of the pseudo-TOML, taken from bytes that may end anywhere.
+//!
+//! ```text
+//!   blank    space, tab, CR, LF; `#` and what follows it to the end of the line
+//!   header   [name]  [[name]]  [name.child]
+//!   pair     key blank* = blank* value
+//!   value    "quoted"   bare (ends at a blank, `[` or `#`)   [array] (skipped whole)
+//! ```
+//!
+//! Nothing has to stand on a line of its own, and no blank is needed after a quote. In a packet
+//! with `[x]` a backslash keeps the byte after it from ending a string; with `[[x]]` it is a byte
+//! like any other.
+//!
+//! Owns: where tokens begin and end, and how far the input was looked at: every byte is looked at
+//! once, however the input is cut. Never: what keys and headers mean.
+
+use std::ops::Range;
+
+use crate::error::{Malformed, WireError};
+
+/// Where the lexer stands. All offsets are into the input, which always begins at the same byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lexer {
+    /// Bytes before it have been looked at.
+    at: usize,
+    state: State,
+    /// The first byte of the current header, or the current (or last) key.
+    start: usize,
+    key_end: usize,
+    /// The first byte of the current value; behind the quote of a quoted one.
+    value: usize,
+    /// The current packet is a `[[x]]`.
+    double: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A header, a key or a blank comes next.
+    Between,
+    Comment,
+    Header {
+        double: bool,
+    },
+    /// The first of two closing brackets was there.
+    HeaderEnd,
+    Key,
+    Equals,
+    Value,
+    Quoted,
+    /// The byte after a backslash.
+    Escaped,
+    Bare,
+    /// Inside so many brackets.
+    Array(u8),
+    ArrayQuoted(u8),
+    ArrayEscaped(u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    Header {
+        /// Without brackets and blanks.
+        name: Range<usize>,
+        /// Of the bracket.
+        start: usize,
+        double: bool,
+    },
+    Pair {
+        key: Range<usize>,
+        value: Span,
+    },
+}
+
+/// A value as it stands in the packet, without its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A backslash in it escapes.
+    Escaped,
+    Quoted,
+    Bare,
+    Array,
+}
+
+/// What the bytes looked at so far end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With a closed token, or blanks after one.
+    Closed,
+    /// With a comment or a bare value: complete unless more of it follows.
+    Open,
+    /// Inside a token.
+    Within,
+}
+
+impl Lexer {
+    /// `double`: the brackets of the packet that what stands before the first header belongs to.
+    pub(super) fn new(double: bool) -> Self {
+        Self { at: 0, state: State::Between, start: 0, key_end: 0, value: 0, double }
+    }
+
+    /// The next item; `None` when all of `input` has been looked at. To be asked again with more.
+    pub(super) fn next(&mut self, input: &[u8]) -> Result<Option<Item>, WireError> {
+        while let Some(&byte) = input.get(self.at) {
+            if let Some(item) = self.step(input, byte)? {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The bare value that the input ends with, if nothing more of it comes.
+    pub(super) fn last(&mut self) -> Option<Item> {
+        (self.state == State::Bare).then(|| self.pair(Form::Bare))
+    }
+
+    pub(super) fn ending(&self) -> Ending {
+        match self.state {
+            State::Between => Ending::Closed,
+            State::Comment | State::Bare => Ending::Open,
+            _ => Ending::Within,
+        }
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn error(&self, what: Malformed) -> WireError {
+        WireError::new(what, self.at)
+    }
+
+    /// Looks at one byte, or at a run of bytes that mean the same. Always moves on, except from a
+    /// bare value to the byte that ends it.
+    fn step(&mut self, input: &[u8], byte: u8) -> Result<Option<Item>, WireError> {
+        match self.state {
+            State::Between => self.between(byte)?,
+            State::Comment => {
+                if byte == b'\n' {
+                    self.state = State::Between;
+                }
+                self.at += 1;
+            }
+            State::Header { double } => return self.header(input, byte, double),
+            State::HeaderEnd => {
+                if byte != b']' {
+                    return Err(self.error(Malformed::Syntax));
+                }
+                return self.named(input, true).map(Some);
+            }
+            State::Key | State::Equals => self.key(byte)?,
+            State::Value => self.value(byte)?,
+            State::Quoted => return Ok(self.quoted(input)),
+            State::Escaped => {
+                self.at += 1;
+                self.state = State::Quoted;
+            }
+            State::Bare => return self.bare(byte),
+            State::Array(depth) => return self.array(byte, depth),
+            State::ArrayQuoted(depth) => {
+                self.state = match byte {
+                    b'"' => State::Array(depth),
+                    b'\\' if !self.double => State::ArrayEscaped(depth),
+                    _ => State::ArrayQuoted(depth),
+                };
+                self.at += 1;
+            }
+            State::ArrayEscaped(depth) => {
+                self.at += 1;
+                self.state = State::ArrayQuoted(depth);
+            }
+        }
+        Ok(None)
+    }
+
+    fn between(&mut self, byte: u8) -> Result<(), WireError> {
+        self.start = self.at;
+        self.state = match byte {
+            _ if is_blank(byte) => State::Between,
+            b'#' => State::Comment,
+            b'[' => State::Header { double: false },
+            // Control characters: somebody speaks TLS, or worse.
+            _ if ends_key(byte) || byte == b'"' || byte.is_ascii_control() => {
+                return Err(self.error(Malformed::Syntax));
+            }
+            _ => State::Key,
+        };
+        self.at += 1;
+        Ok(())
+    }
+
+    fn header(&mut self, input: &[u8], byte: u8, double: bool) -> Result<Option<Item>, WireError> {
+        match byte {
+            b'[' if self.at == self.start + 1 => self.state = State::Header { double: true },
+            b']' if double => self.state = State::HeaderEnd,
+            b']' => return self.named(input, false).map(Some),
+            b'[' | b'"' | b'=' | b'#' | b',' => return Err(self.error(Malformed::Syntax)),
+            _ => {}
+        }
+        self.at += 1;
+        Ok(None)
+    }
+
+    /// At the last bracket of a header.
+    fn named(&mut self, input: &[u8], double: bool) -> Result<Item, WireError> {
+        let brackets = 1 + usize::from(double);
+        let start = self.start + brackets;
+        let inside = &input[start..self.at + 1 - brackets];
+        let name = inside.trim_ascii();
+        if name.is_empty() || name.iter().any(|byte| is_blank(*byte)) {
+            return Err(self.error(Malformed::Syntax));
+        }
+        let start = start + (inside.len() - inside.trim_ascii_start().len());
+        let end = start + name.len();
+        // Children stand in single brackets in every dialect.
+        if !name.contains(&b'.') {
+            self.double = double;
+        }
+        self.at += 1;
+        self.state = State::Between;
+        Ok(Item::Header { name: start..end, start: self.start, double })
+    }
+
+    fn key(&mut self, byte: u8) -> Result<(), WireError> {
+        if self.state == State::Key {
+            if byte == b'"' || byte == b'[' || byte == b'#' {
+                return Err(self.error(Malformed::Syntax));
+            }
+            self.key_end = self.at;
+        }
+        self.state = match byte {
+            b'=' => State::Value,
+            _ if is_blank(byte) => State::Equals,
+            _ if self.state == State::Key && !ends_key(byte) => State::Key,
+            _ => return Err(self.error(Malformed::Syntax)),
+        };
+        self.at += 1;
+        Ok(())
+    }
+
+    fn value(&mut self, byte: u8) -> Result<(), WireError> {
+        self.value = self.at;
+        self.state = match byte {
+            _ if is_blank(byte) => State::Value,
+            b'"' => {
+                self.value += 1;
+                State::Quoted
+            }
+            b'[' => State::Array(1),
+            b'#' => return Err(self.error(Malformed::Syntax)),
+            _ if ends_key(byte) => return Err(self.error(Malformed::Syntax)),
+            _ => State::Bare,
+        };
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Runs to the closing quote or to a backslash that counts.
+    fn quoted(&mut self, input: &[u8]) -> Option<Item> {
+        let stops = |byte: &u8| *byte == b'"' || (*byte == b'\\' && !self.double);
+        let unread = &input[self.at..];
+        let Some(length) = unread.iter().position(stops) else {
+            self.at = input.len();
+            return None;
+        };
+        self.at += length;
+        if input[self.at] == b'\\' {
+            self.state = State::Escaped;
+            self.at += 1;
+            return None;
+        }
+        let item = self.pair(if self.double { Form::Quoted } else { Form::Escaped });
+        self.at += 1;
+        Some(item)
+    }
+
+    fn bare(&mut self, byte: u8) -> Result<Option<Item>, WireError> {
+        match byte {
+            _ if is_blank(byte) => Ok(Some(self.pair(Form::Bare))),
+            b'[' | b'#' => Ok(Some(self.pair(Form::Bare))),
+            b'"' => Err(self.error(Malformed::Syntax)),
+            _ if ends_key(byte) => Err(self.error(Malformed::Syntax)),
+            _ => {
+                self.at += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    fn array(&mut self, byte: u8, depth: u8) -> Result<Option<Item>, WireError> {
+        self.state = match byte {
+            b'"' => State::ArrayQuoted(depth),
+            b']' if depth == 1 => {
+                self.at += 1;
+                return Ok(Some(self.pair(Form::Array)));
+            }
+            b']' => State::Array(depth - 1),
+            b'[' if depth == DEPTH_MAX => return Err(self.error(Malformed::Syntax)),
+            b'[' => State::Array(depth + 1),
+            _ => State::Array(depth),
+        };
+        self.at += 1;
+        Ok(None)
+    }
+
+    /// The value ends before the current byte.
+    fn pair(&mut self, form: Form) -> Item {
+        self.state = State::Between;
+        let value = Span { start: self.value, end: self.at, form };
+        Item::Pair { key: self.start..self.key_end, value }
+    }
+}
+
+/// Arrays in arrays; no client sends any.
+const DEPTH_MAX: u8 = 8;
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Bytes that no key and no bare value holds, beside those that begin another token.
+fn ends_key(byte: u8) -> bool {
+    matches!(byte, b'=' | b',' | b']')
+}

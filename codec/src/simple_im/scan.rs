@@ -1,0 +1,380 @@
+//! Packets in a stream without frames: which one this is, and whether it is all there.
+//!
+//! A packet begins with a header without a dot and reaches to the next one. Since clients end their
+//! packets with nothing at all, it also ends where the input ends, once it has all that its kind
+//! must have; where more could follow that matters, only silence tells.
+//!
+//! Owns: the names of packets, tables and keys, in every revision; where a packet ends. Never: what
+//! a packet asks for, nor what its values are.
+
+use std::ops::Range;
+
+use super::lexer::{Ending, Item, Lexer, Span};
+use crate::error::{Decoded, Malformed, WireError};
+
+/// The longest packet, in both directions: the specification's bound of unfinished input.
+pub const PACKET_MAX: usize = 64 * 1024;
+
+/// By its first header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `r`
+    Request,
+    /// `rr`
+    Reply,
+    /// `m`
+    Message,
+    /// `gm`
+    GroupMessage,
+    /// `a`
+    Ack,
+    Unknown,
+}
+
+/// The keys that mean something, or that at least must not come twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Field {
+    Id,
+    /// `t`: the kind of a request, or of a message's content.
+    Type,
+    Text,
+    /// `to` as a key of `m`.
+    To,
+    /// `id` in `m.to`.
+    ToTable,
+    ToDevice,
+    /// `group` as a key of `gm`.
+    Group,
+    /// `g_id` as a key of `gm`.
+    GroupId,
+    /// `id` in `gm.group`.
+    GroupTable,
+    /// `id` in `r.user` and `rr.user`.
+    User,
+    Phone,
+    Password,
+    Token,
+    Device,
+    /// The device's key in the last revision.
+    D,
+    From,
+    Time,
+    Status,
+    Reason,
+}
+
+impl Field {
+    pub(super) const COUNT: usize = Self::Reason as usize + 1;
+}
+
+/// Which of the packet's tables the keys belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Top,
+    User,
+    From,
+    To,
+    Group,
+    Unknown,
+}
+
+/// The packet that the input begins with, as far as it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    lexer: Lexer,
+    /// `None` before the first header.
+    kind: Option<Kind>,
+    double: bool,
+    table: Table,
+    /// One bit per [`Field`].
+    seen: u32,
+    /// The request is one that carries a user.
+    login: bool,
+    /// There is a key before the first header, or a header with a dot.
+    stray: bool,
+    /// From the first header to the end of the last value: `start <= end`.
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Field(Field, Span),
+    /// The next packet begins here.
+    Next(usize),
+    End,
+}
+
+/// Whether a packet that the input ends behind is all there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    No,
+    /// Something that matters may still follow.
+    Perhaps,
+    Yes,
+}
+
+impl Scan {
+    /// `double`: the brackets of the connection.
+    pub(super) fn new(double: bool) -> Self {
+        Self {
+            lexer: Lexer::new(double),
+            kind: None,
+            double,
+            table: Table::Unknown,
+            seen: 0,
+            login: false,
+            stray: false,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
+    pub(super) fn double(&self) -> bool {
+        self.double
+    }
+
+    pub(super) fn error(&self, what: Malformed) -> WireError {
+        self.lexer.error(what)
+    }
+
+    /// The next field of the packet.
+    pub(super) fn next(&mut self, input: &[u8]) -> Result<Step, WireError> {
+        while let Some(item) = self.lexer.next(input)? {
+            if let Some(step) = self.take(input, item)? {
+                return Ok(step);
+            }
+        }
+        Ok(Step::End)
+    }
+
+    /// The field that the packet ends with if nothing more comes: after [`Step::End`].
+    pub(super) fn last(&mut self, input: &[u8]) -> Result<Step, WireError> {
+        let Some(item) = self.lexer.last() else { return Ok(Step::End) };
+        Ok(self.take(input, item)?.unwrap_or(Step::End))
+    }
+
+    /// Whether what was looked at ends between two tokens.
+    pub(super) fn is_between_tokens(&self) -> bool {
+        self.lexer.ending() != Ending::Within
+    }
+
+    /// The first packet of `input`, which begins as it did in the last call and may be longer.
+    ///
+    /// With `strays`, what stands before the first header is a packet too: the tail of one that
+    /// was whole without it.
+    pub(super) fn frame(
+        &mut self,
+        input: &[u8],
+        quiet: bool,
+        strays: bool,
+    ) -> Result<Decoded<Range<usize>>, WireError> {
+        loop {
+            match self.next(input)? {
+                Step::Field(..) => {}
+                Step::Next(at) => return self.framed(at),
+                Step::End => break,
+            }
+        }
+        if self.stray && !strays {
+            return Err(WireError::new(Malformed::Syntax, self.start));
+        }
+        let mut whole = *self;
+        whole.last(input)?;
+        match whole.is_whole(strays) {
+            Whole::Yes => whole.framed(input.len()),
+            Whole::Perhaps if quiet => whole.framed(input.len()),
+            Whole::Perhaps if input.len() <= PACKET_MAX => Ok(Decoded::Unsure),
+            _ if input.len() >= PACKET_MAX => Err(WireError::new(Malformed::TooLarge, input.len())),
+            _ => Ok(Decoded::NeedMore { total: input.len() + 1 }),
+        }
+    }
+
+    fn framed(&self, consumed: usize) -> Result<Decoded<Range<usize>>, WireError> {
+        if self.end - self.start > PACKET_MAX {
+            return Err(WireError::new(Malformed::TooLarge, self.end));
+        }
+        Ok(Decoded::Frame { value: self.start..self.end, consumed })
+    }
+
+    fn take(&mut self, input: &[u8], item: Item) -> Result<Option<Step>, WireError> {
+        match item {
+            Item::Header { name, start, double } => {
+                let end = self.lexer.at();
+                self.header(&input[name], start, end, double)
+            }
+            Item::Pair { key, value } => self.pair(input, key, value),
+        }
+    }
+
+    fn header(
+        &mut self,
+        name: &[u8],
+        start: usize,
+        end: usize,
+        double: bool,
+    ) -> Result<Option<Step>, WireError> {
+        let child = name.iter().position(|byte| *byte == b'.').map(|dot| name.split_at(dot));
+        match (child, self.kind) {
+            (Some((top, child)), Some(kind)) => {
+                self.table = table(kind, top, &child[1..]);
+                self.end = end;
+                Ok(None)
+            }
+            (Some(_), None) => {
+                self.begin_stray(start);
+                self.end = end;
+                Ok(None)
+            }
+            (None, None) if !self.stray => {
+                self.kind = Some(kind(name));
+                self.double = double;
+                self.table = Table::Top;
+                self.start = start;
+                self.end = end;
+                Ok(None)
+            }
+            (None, _) => Ok(Some(Step::Next(start))),
+        }
+    }
+
+    fn pair(
+        &mut self,
+        input: &[u8],
+        key: Range<usize>,
+        value: Span,
+    ) -> Result<Option<Step>, WireError> {
+        // With the closing quote or bracket.
+        self.end = self.lexer.at().max(value.end);
+        let Some(kind) = self.kind else {
+            self.begin_stray(key.start);
+            return Ok(None);
+        };
+        // An unknown key means nothing, and twice nothing is nothing.
+        let Some(field) = field(kind, self.table, &input[key.clone()]) else { return Ok(None) };
+        let bit = 1 << field as u8;
+        if self.seen & bit != 0 {
+            return Err(WireError::new(Malformed::Syntax, key.start));
+        }
+        self.seen |= bit;
+        if (kind, field) == (Kind::Request, Field::Type) {
+            self.login = matches!(&input[value.start..value.end], b"login" | b"reconnect");
+        }
+        Ok(Some(Step::Field(field, value)))
+    }
+
+    fn begin_stray(&mut self, start: usize) {
+        if !self.stray {
+            self.stray = true;
+            self.start = start;
+        }
+    }
+
+    fn has(&self, fields: &[Field]) -> bool {
+        fields.iter().all(|field| self.seen & 1 << *field as u8 != 0)
+    }
+
+    fn is_whole(&self, strays: bool) -> Whole {
+        let ending = self.lexer.ending();
+        let whole = match self.kind {
+            _ if ending == Ending::Within => Whole::No,
+            Some(kind) => self.is_complete(kind),
+            None if strays && self.lexer.at() > 0 => Whole::Perhaps,
+            None => Whole::No,
+        };
+        match whole {
+            // A bare value may go on, and so may a comment.
+            Whole::Yes if ending == Ending::Open => Whole::Perhaps,
+            whole => whole,
+        }
+    }
+
+    fn is_complete(&self, kind: Kind) -> Whole {
+        use Field::{
+            D, Device, Group, GroupId, GroupTable, Id, Password, Phone, Status, Text, To, ToTable,
+            Token, Type, User,
+        };
+        let any = |fields: &[Field]| fields.iter().any(|field| self.has(&[*field]));
+        let (must, may) = match kind {
+            Kind::Request if self.login => {
+                let by_token = self.has(&[User, Token]);
+                let user = by_token || self.has(&[Phone, Password]);
+                (self.has(&[Id]) && user && any(&[Device, D]), true)
+            }
+            Kind::Request => (self.has(&[Id, Type]), false),
+            Kind::Reply => (self.has(&[Id, Status]), self.has(&[Type])),
+            // The last revision says in `t` what the text is, wherever it likes.
+            Kind::Message => (
+                self.has(&[Id, Text]) && any(&[To, ToTable]),
+                self.has(&[ToTable]) || self.has(&[Type]),
+            ),
+            Kind::GroupMessage => (
+                self.has(&[Id, Text]) && any(&[Group, GroupId, GroupTable]),
+                self.has(&[GroupTable]) || self.has(&[Type]),
+            ),
+            Kind::Ack => (self.has(&[Id]), true),
+            Kind::Unknown => (true, false),
+        };
+        match (must, may) {
+            (false, _) => Whole::No,
+            (true, false) => Whole::Perhaps,
+            (true, true) => Whole::Yes,
+        }
+    }
+}
+
+fn kind(name: &[u8]) -> Kind {
+    match name {
+        b"r" => Kind::Request,
+        b"rr" => Kind::Reply,
+        b"m" => Kind::Message,
+        b"gm" => Kind::GroupMessage,
+        b"a" => Kind::Ack,
+        _ => Kind::Unknown,
+    }
+}
+
+fn table(kind: Kind, top: &[u8], child: &[u8]) -> Table {
+    match (kind, top, child) {
+        (Kind::Request, b"r", b"user") | (Kind::Reply, b"rr", b"user") => Table::User,
+        (Kind::Message, b"m", b"from") | (Kind::GroupMessage, b"gm", b"user") => Table::From,
+        (Kind::Message, b"m", b"to") => Table::To,
+        (Kind::GroupMessage, b"gm", b"group") => Table::Group,
+        _ => Table::Unknown,
+    }
+}
+
+fn field(kind: Kind, table: Table, key: &[u8]) -> Option<Field> {
+    Some(match (table, key) {
+        (Table::Top, b"id") => Field::Id,
+        (Table::Top, b"t") => Field::Type,
+        (Table::Top, _) => match (kind, key) {
+            (Kind::Reply, b"s") => Field::Status,
+            (Kind::Reply, b"r") => Field::Reason,
+            (Kind::Message | Kind::GroupMessage, b"c") => Field::Text,
+            (Kind::Message | Kind::GroupMessage | Kind::Ack, b"d") => Field::D,
+            (Kind::Message | Kind::GroupMessage, b"from") => Field::From,
+            (Kind::Message | Kind::GroupMessage, b"ts") => Field::Time,
+            (Kind::Message, b"to") => Field::To,
+            (Kind::GroupMessage, b"group") => Field::Group,
+            (Kind::GroupMessage, b"g_id") => Field::GroupId,
+            _ => return None,
+        },
+        (Table::User, b"id") => Field::User,
+        (Table::User, b"phone") => Field::Phone,
+        (Table::User, b"password") => Field::Password,
+        (Table::User, b"token") => Field::Token,
+        (Table::User | Table::From, b"device") => Field::Device,
+        (Table::User, b"d") => Field::D,
+        (Table::From, b"id") => Field::From,
+        (Table::To, b"id") => Field::ToTable,
+        (Table::To, b"device") => Field::ToDevice,
+        (Table::Group, b"id") => Field::GroupTable,
+        _ => return None,
+    })
+}
