@@ -6,9 +6,11 @@
 //! [`crate::Store::take_requeued`].
 
 use codec::{GroupId, GroupKey, Message, TenantId, UserId, UserKey};
-use rusqlite::{Error, ErrorCode, OptionalExtension as _, Result as SqlResult, params};
+use rusqlite::{Error, ErrorCode, Result as SqlResult, params};
 
-use crate::sqlite::{Batch, CallError, SqliteStore, message, unsigned, user_key};
+use crate::names::Names as _;
+use crate::roster::{self, Roster as _};
+use crate::sqlite::{Batch, CallError, SqliteStore, Tables, message, unsigned, user_key};
 
 /// A user to make.
 #[derive(Clone, Debug)]
@@ -29,10 +31,25 @@ pub struct UserInfo {
     pub has_password: bool,
 }
 
+/// A group to make.
+#[derive(Clone, Debug, Default)]
+pub struct NewGroup {
+    pub key: GroupKey,
+    /// What it is addressed by, besides its id.
+    pub name: Option<Box<[u8]>>,
+    pub title: Box<[u8]>,
+    /// Becomes a member, the first one.
+    pub owner: Option<UserId>,
+    pub members: Vec<UserId>,
+}
+
 /// A group as the operator sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInfo {
     pub id: GroupId,
+    pub name: Option<Box<[u8]>>,
+    pub title: Box<[u8]>,
+    pub owner: Option<UserId>,
     pub members: u64,
 }
 
@@ -67,6 +84,7 @@ pub enum AdminError {
     PhoneTaken(String),
     NoUser(UserId),
     GroupTaken(GroupId),
+    GroupNameTaken(Box<[u8]>),
     NoGroup(GroupId),
     /// More members than the bound.
     GroupTooLarge(GroupId, u32),
@@ -83,6 +101,9 @@ impl std::fmt::Display for AdminError {
             Self::PhoneTaken(phone) => write!(f, "the phone number {phone} is taken"),
             Self::NoUser(id) => write!(f, "there is no user {id}"),
             Self::GroupTaken(id) => write!(f, "the group id {id} is taken"),
+            Self::GroupNameTaken(name) => {
+                write!(f, "the group name \"{}\" is taken", name.escape_ascii())
+            }
             Self::NoGroup(id) => write!(f, "there is no group {id}"),
             Self::GroupTooLarge(id, max) => {
                 write!(f, "group {id} would have more than {max} members")
@@ -104,6 +125,19 @@ impl From<CallError> for AdminError {
 /// The outer result is the database's, the inner one the operator's.
 type Outcome<T> = SqlResult<Result<T, AdminError>>;
 
+impl SqliteStore {
+    /// One transaction that a running gateway is to hear of.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Batch<'_>) -> Outcome<T>,
+    ) -> Result<Result<T, AdminError>, CallError> {
+        self.transact(|batch| {
+            batch.note_change();
+            change(batch)
+        })
+    }
+}
+
 /// Users.
 impl SqliteStore {
     /// Makes users, all or none. The time is that of one commit.
@@ -111,7 +145,7 @@ impl SqliteStore {
     /// # Errors
     /// The first whose id, name or phone number is taken; [`AdminError::Store`].
     pub fn add_users(&mut self, users: &[NewUser]) -> Result<(), AdminError> {
-        self.transact(|batch| {
+        self.change(|batch| {
             for user in users {
                 if let Err(error) = add_user(batch, user)? {
                     return Ok(Err(error));
@@ -129,20 +163,30 @@ impl SqliteStore {
         self.add_users(&[user])
     }
 
-    /// Forgets a user and everything kept for him: memberships, messages, dead letters. Whoever
-    /// gets the id later reads none of it.
+    /// Forgets a user and everything kept for him: memberships, contacts, tokens, messages, dead
+    /// letters. Whoever gets the id later reads none of it. His groups pass to the member who is
+    /// there the longest, or to nobody.
     ///
     /// # Errors
     /// [`AdminError::NoUser`], [`AdminError::Store`].
     pub fn delete_user(&mut self, user: UserKey) -> Result<(), AdminError> {
-        self.transact(|batch| {
+        self.change(|batch| {
             let key = (user.tenant.0, user.id.0);
             let sql = "DELETE FROM users WHERE tenant = ?1 AND id = ?2";
             if batch.conn().execute(sql, key)? == 0 {
                 return Ok(Err(AdminError::NoUser(user.id)));
             }
-            let sql = "DELETE FROM group_members WHERE tenant = ?1 AND user = ?2";
-            batch.conn().execute(sql, key)?;
+            for sql in [
+                "DELETE FROM group_members WHERE tenant = ?1 AND user = ?2",
+                "DELETE FROM contacts WHERE tenant = ?1 AND user = ?2",
+                "DELETE FROM contacts WHERE tenant = ?1 AND contact = ?2",
+                "DELETE FROM pre_contacts WHERE tenant = ?1 AND asked = ?2",
+                "DELETE FROM pre_contacts WHERE tenant = ?1 AND asker = ?2",
+                "DELETE FROM tokens WHERE tenant = ?1 AND user = ?2",
+            ] {
+                batch.conn().execute(sql, key)?;
+            }
+            Tables::for_names(batch.conn()).disown(user)?;
             batch.clear_user(user)?;
             Ok(Ok(()))
         })?
@@ -161,7 +205,7 @@ impl SqliteStore {
         let sql = "SELECT id, name, phone, password_hash <> '' FROM users
                    WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
         let after = after.map_or(-1, |id| i64::from(id.0));
-        let users = self.query(|conn| {
+        let users = self.select(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let users = statement.query_map((tenant.0, after, limit), |row| {
                 let name: Vec<u8> = row.get(1)?;
@@ -176,23 +220,6 @@ impl SqliteStore {
         })?;
         Ok(users)
     }
-
-    /// The user with that phone number.
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn user_by_phone(
-        &mut self,
-        tenant: TenantId,
-        phone: &str,
-    ) -> Result<Option<UserId>, AdminError> {
-        let sql = "SELECT id FROM users WHERE tenant = ?1 AND phone = ?2";
-        let user = self.query(|conn| {
-            let mut statement = conn.prepare_cached(sql)?;
-            statement.query_row((tenant.0, phone), |row| row.get(0).map(UserId)).optional()
-        })?;
-        Ok(user)
-    }
 }
 
 /// Groups. Members need not exist as users: open authentication makes those as they come.
@@ -200,15 +227,27 @@ impl SqliteStore {
     /// Makes a group.
     ///
     /// # Errors
-    /// [`AdminError::GroupTaken`], [`AdminError::GroupTooLarge`], [`AdminError::Store`].
-    pub fn create_group(&mut self, group: GroupKey, members: &[UserId]) -> Result<(), AdminError> {
+    /// [`AdminError::GroupTaken`], [`AdminError::GroupNameTaken`], [`AdminError::GroupTooLarge`],
+    /// [`AdminError::Store`].
+    pub fn create_group(&mut self, group: &NewGroup) -> Result<(), AdminError> {
         let members_max = self.options().group_members_max;
-        self.transact(|batch| {
-            let sql = "INSERT INTO groups (tenant, id) VALUES (?1, ?2)";
-            match batch.conn().execute(sql, (group.tenant.0, group.id.0)) {
-                Err(error) if is_conflict(&error) => Ok(Err(AdminError::GroupTaken(group.id))),
-                Err(error) => Err(error),
-                Ok(_) => add_members(batch, group, members, members_max),
+        let NewGroup { key, name, title, owner, members } = group;
+        self.change(|batch| {
+            let mut tables = Tables { conn: batch.conn(), members_max };
+            if tables.has_group(*key)? {
+                return Ok(Err(AdminError::GroupTaken(key.id)));
+            }
+            if let Some(name) = name
+                && tables.group_named(key.tenant, name)?.is_some()
+            {
+                return Ok(Err(AdminError::GroupNameTaken(name.clone())));
+            }
+            let name = name.as_deref();
+            tables.add_group(*key, &roster::NewGroup { name, title, owner: *owner, key: None })?;
+            let owner = owner.as_ref().map(std::slice::from_ref).unwrap_or_default();
+            match add_members(batch, *key, owner, members_max)? {
+                Ok(()) => add_members(batch, *key, members, members_max),
+                refused => Ok(refused),
             }
         })?
     }
@@ -219,13 +258,14 @@ impl SqliteStore {
     /// [`AdminError::NoGroup`], [`AdminError::GroupTooLarge`], [`AdminError::Store`].
     pub fn add_members(&mut self, group: GroupKey, members: &[UserId]) -> Result<(), AdminError> {
         let members_max = self.options().group_members_max;
-        self.transact(|batch| match find_group(batch, group)? {
+        self.change(|batch| match find_group(batch, group)? {
             Ok(()) => add_members(batch, group, members, members_max),
             Err(error) => Ok(Err(error)),
         })?
     }
 
-    /// Removes members; those who are not in it do not matter. Returns how many were.
+    /// Removes members; those who are not in it do not matter. Returns how many were. A group that
+    /// loses its owner passes to the member who is there the longest, or to nobody.
     ///
     /// # Errors
     /// [`AdminError::NoGroup`], [`AdminError::Store`].
@@ -235,7 +275,7 @@ impl SqliteStore {
         members: &[UserId],
     ) -> Result<u64, AdminError> {
         let sql = "DELETE FROM group_members WHERE tenant = ?1 AND group_id = ?2 AND user = ?3";
-        self.transact(|batch| {
+        self.change(|batch| {
             if let Err(error) = find_group(batch, group)? {
                 return Ok(Err(error));
             }
@@ -243,6 +283,10 @@ impl SqliteStore {
             let mut removed = 0;
             for member in members {
                 removed += statement.execute((group.tenant.0, group.id.0, member.0))? as u64;
+            }
+            let tables = Tables::for_names(batch.conn());
+            for &id in members {
+                tables.disown(UserKey { tenant: group.tenant, id })?;
             }
             Ok(Ok(removed))
         })?
@@ -253,7 +297,7 @@ impl SqliteStore {
     /// # Errors
     /// [`AdminError::NoGroup`], [`AdminError::Store`].
     pub fn delete_group(&mut self, group: GroupKey) -> Result<(), AdminError> {
-        self.transact(|batch| {
+        self.change(|batch| {
             let sql = "DELETE FROM groups WHERE tenant = ?1 AND id = ?2";
             let deleted = batch.conn().execute(sql, (group.tenant.0, group.id.0))?;
             Ok(if deleted == 0 { Err(AdminError::NoGroup(group.id)) } else { Ok(()) })
@@ -270,14 +314,20 @@ impl SqliteStore {
         after: Option<GroupId>,
         limit: u32,
     ) -> Result<Vec<GroupInfo>, AdminError> {
-        let sql = "SELECT id, (SELECT count(*) FROM group_members m
+        let sql = "SELECT id, name, title, owner, (SELECT count(*) FROM group_members m
                               WHERE m.tenant = g.tenant AND m.group_id = g.id)
                    FROM groups g WHERE tenant = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
         let after = after.map_or(-1, |id| i64::from(id.0));
-        let groups = self.query(|conn| {
+        let groups = self.select(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let groups = statement.query_map((tenant.0, after, limit), |row| {
-                Ok(GroupInfo { id: GroupId(row.get(0)?), members: unsigned(row, 1)? })
+                Ok(GroupInfo {
+                    id: GroupId(row.get(0)?),
+                    name: row.get::<_, Option<Vec<u8>>>(1)?.map(Into::into),
+                    title: row.get::<_, Vec<u8>>(2)?.into(),
+                    owner: row.get::<_, Option<u32>>(3)?.map(UserId),
+                    members: unsigned(row, 4)?,
+                })
             })?;
             groups.collect()
         })?;
@@ -297,7 +347,7 @@ impl SqliteStore {
                    FROM dead_letters d
                    LEFT JOIN bodies b ON d.head IS NULL AND b.stamp = d.stamp
                    WHERE d.id > ?1 ORDER BY d.id LIMIT ?2";
-        let letters = self.query(|conn| {
+        let letters = self.select(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let letters = statement.query_map((after, limit), |row| {
                 Ok(DeadLetter {
@@ -320,7 +370,7 @@ impl SqliteStore {
     /// # Errors
     /// [`AdminError::NoDeadLetter`], [`AdminError::Store`].
     pub fn requeue(&mut self, ids: &[i64]) -> Result<(), AdminError> {
-        self.transact(|batch| each(ids, |id| batch.requeue(id)))?
+        self.change(|batch| each(ids, |id| batch.requeue(id)))?
     }
 
     /// Forgets dead letters, all or none.
@@ -339,18 +389,14 @@ impl SqliteStore {
     /// # Errors
     /// [`AdminError::Store`].
     pub fn tenant(&mut self, org: &str, appkey: &str) -> Result<TenantId, AdminError> {
-        let sql = "SELECT id FROM tenants WHERE org = ?1 AND appkey = ?2";
-        let found = self.query(|conn| {
-            let mut statement = conn.prepare_cached(sql)?;
-            statement.query_row([org, appkey], |row| row.get(0).map(TenantId)).optional()
-        })?;
-        if let Some(found) = found {
+        if let Some(found) = self.find_tenant(org, appkey)? {
             return Ok(found);
         }
         self.transact(|batch| {
             let conn = batch.conn();
             let insert = "INSERT INTO tenants (org, appkey) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
             conn.execute(insert, [org, appkey])?;
+            let sql = "SELECT id FROM tenants WHERE org = ?1 AND appkey = ?2";
             conn.query_row(sql, [org, appkey], |row| row.get(0).map(|id| Ok(TenantId(id))))
         })?
     }
@@ -360,7 +406,7 @@ impl SqliteStore {
     /// # Errors
     /// [`AdminError::Store`].
     pub fn tenants(&mut self) -> Result<Vec<Tenant>, AdminError> {
-        let tenants = self.query(|conn| {
+        let tenants = self.select(|conn| {
             let mut statement = conn.prepare("SELECT id, org, appkey FROM tenants ORDER BY id")?;
             let tenants = statement.query_map([], |row| {
                 Ok(Tenant { id: TenantId(row.get(0)?), org: row.get(1)?, appkey: row.get(2)? })
@@ -398,8 +444,7 @@ fn why_taken(batch: &Batch<'_>, user: &NewUser) -> SqlResult<AdminError> {
 }
 
 fn find_group(batch: &Batch<'_>, group: GroupKey) -> Outcome<()> {
-    let sql = "SELECT 1 FROM groups WHERE tenant = ?1 AND id = ?2";
-    let found = batch.conn().prepare_cached(sql)?.exists((group.tenant.0, group.id.0))?;
+    let found = Tables::for_names(batch.conn()).has_group(group)?;
     Ok(if found { Ok(()) } else { Err(AdminError::NoGroup(group.id)) })
 }
 
@@ -409,11 +454,15 @@ fn add_members(
     members: &[UserId],
     members_max: u32,
 ) -> Outcome<()> {
-    let sql = "INSERT INTO group_members (tenant, group_id, user) VALUES (?1, ?2, ?3)
+    // Those who come at once have come at the same time.
+    let sql = "UPDATE groups SET joins = joins + 1 WHERE tenant = ?1 AND id = ?2 RETURNING joins";
+    let joined: i64 =
+        batch.conn().query_row(sql, (group.tenant.0, group.id.0), |row| row.get(0))?;
+    let sql = "INSERT INTO group_members (tenant, group_id, user, joined) VALUES (?1, ?2, ?3, ?4)
                ON CONFLICT DO NOTHING";
     let mut insert = batch.conn().prepare_cached(sql)?;
     for member in members {
-        insert.execute((group.tenant.0, group.id.0, member.0))?;
+        insert.execute((group.tenant.0, group.id.0, member.0, joined))?;
     }
     let sql = "SELECT count(*) FROM group_members WHERE tenant = ?1 AND group_id = ?2";
     let count =

@@ -5,23 +5,32 @@
 //! thread. A clone is a snapshot: since every [`Store::write`] is committed when it returns, what a
 //! crash leaves behind is the clone of that moment.
 
+mod roster;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use codec::{GroupKey, Message, Target, TenantId, UserId, UserKey};
+use codec::{Answer, GroupId, GroupKey, Message, Query, Target, TenantId, UserId, UserKey};
 
-use crate::request::{Append, DeadReason, Row, StoreError};
+use crate::names;
+use crate::request::{Append, DeadReason, Found, NameKind, Row, StoreError};
+use crate::roster::{MEMBERS_MAX, answer};
 use crate::store::{Caps, ReadBudget, SEQ_MAX, Store, StoredUser, Usage, Write};
 
 /// Everything in ordered maps; cloning shares the messages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryStore {
     caps: Caps,
     age_max_ms: Option<u64>,
     rows: BTreeMap<RowKey, Row>,
     dead: BTreeMap<RowKey, (Row, DeadReason)>,
     users: BTreeMap<UserKey, User>,
-    groups: BTreeMap<GroupKey, BTreeSet<UserId>>,
+    phones: BTreeMap<(TenantId, Box<[u8]>), UserId>,
+    tenants: BTreeMap<TenantName, TenantId>,
+    groups: BTreeMap<GroupKey, Group>,
+    members_max: u32,
+    next_groups: BTreeMap<TenantId, u32>,
+    contacts: BTreeSet<(UserKey, UserId)>,
     seq_max: u64,
     per_user: HashMap<UserKey, Usage>,
     total: Usage,
@@ -31,6 +40,7 @@ pub struct MemoryStore {
 }
 
 type RowKey = (UserKey, u64);
+type TenantName = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Clone, Debug)]
 struct User {
@@ -38,10 +48,83 @@ struct User {
     password_hash: String,
 }
 
+#[derive(Clone, Debug, Default)]
+struct Group {
+    name: Option<Box<[u8]>>,
+    title: Box<[u8]>,
+    owner: Option<UserId>,
+    /// Each with the number of joins up to his.
+    members: BTreeMap<UserId, u64>,
+    joins: u64,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(Caps::default(), None)
+    }
+}
+
 impl MemoryStore {
-    /// With an age limit, [`Store::expire`] makes dead letters of what is older.
+    /// With an age limit, [`Store::expire`] makes dead letters of what is older. Tenant 0 is there
+    /// as `default/default`.
     pub fn new(caps: Caps, age_max_ms: Option<u64>) -> Self {
-        Self { caps, age_max_ms, ..Self::default() }
+        let store = Self {
+            caps,
+            age_max_ms,
+            rows: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            users: BTreeMap::new(),
+            phones: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            members_max: MEMBERS_MAX,
+            next_groups: BTreeMap::new(),
+            contacts: BTreeSet::new(),
+            seq_max: 0,
+            per_user: HashMap::new(),
+            total: Usage::default(),
+            shared: HashMap::new(),
+            requeued: BTreeSet::new(),
+        };
+        store.with_tenant(TenantId(0), b"default", b"default")
+    }
+
+    /// One more tenant, by the names of its organisation and its key.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant: TenantId, org: &[u8], appkey: &[u8]) -> Self {
+        self.tenants.insert((org.into(), appkey.into()), tenant);
+        self
+    }
+
+    /// Another bound on the members of a group.
+    #[must_use]
+    pub fn with_members_max(mut self, members_max: u32) -> Self {
+        self.members_max = members_max;
+        self
+    }
+
+    /// The number with which the user may log in. `false`: he does not exist, or it is taken.
+    #[must_use]
+    pub fn set_phone(&mut self, user: UserKey, phone: &[u8]) -> bool {
+        let key = (user.tenant, Box::from(phone));
+        let free = self.users.contains_key(&user) && !self.phones.contains_key(&key);
+        if free {
+            self.phones.insert(key, user.id);
+        }
+        free
+    }
+
+    /// Makes the group, or gives it another name. `false`: another one has the name.
+    #[must_use]
+    pub fn set_group_name(&mut self, group: GroupKey, name: &[u8]) -> bool {
+        let taken = |(key, other): (&GroupKey, &Group)| {
+            *key != group && key.tenant == group.tenant && other.name.as_deref() == Some(name)
+        };
+        let free = !self.groups.iter().any(taken);
+        if free {
+            self.groups.entry(group).or_default().name = Some(name.into());
+        }
+        free
     }
 
     /// `false`: the id or the name is taken.
@@ -57,7 +140,8 @@ impl MemoryStore {
 
     /// Makes the group, or replaces its members.
     pub fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
-        self.groups.insert(group, members.iter().copied().collect());
+        let group = self.groups.entry(group).or_default();
+        group.members = members.iter().map(|member| (*member, 0)).collect();
     }
 
     /// Every dead letter: whose, what, and why.
@@ -81,6 +165,11 @@ impl MemoryStore {
         let Some((row, _)) = self.dead.remove(&(user, seq)) else { return false };
         self.release(&row.message);
         true
+    }
+
+    fn stored(&self, key: UserKey) -> Option<StoredUser> {
+        let User { name, password_hash } = self.users.get(&key)?.clone();
+        Some(StoredUser { id: key.id, name, password_hash })
     }
 
     fn id_of(&self, tenant: TenantId, name: &[u8]) -> Option<UserKey> {
@@ -107,6 +196,9 @@ impl MemoryStore {
                     self.dead.insert((*user, *seq), (row, *reason));
                 }
             }
+            Write::Bind { user, name } => {
+                let _ = self.add_user(*user, name, "");
+            }
         }
         Ok(())
     }
@@ -121,6 +213,9 @@ impl MemoryStore {
         }
         let usage = self.per_user.get(user).copied().unwrap_or_default();
         let new_bytes = if self.shared.contains_key(&message.stamp) { 0 } else { bytes };
+        if matches!(message.to, Target::Room(_)) {
+            return Err(StoreError::Full);
+        }
         if *seq > SEQ_MAX || !self.caps.admit(usage, self.total, bytes, new_bytes) {
             return Err(StoreError::Full);
         }
@@ -190,11 +285,33 @@ impl Store for MemoryStore {
     }
 
     fn members(&mut self, group: GroupKey) -> Result<Arc<[UserId]>, StoreError> {
-        Ok(self.groups.get(&group).into_iter().flatten().copied().collect())
+        let members = self.groups.get(&group).map(|group| group.members.keys().copied());
+        Ok(members.into_iter().flatten().collect())
     }
 
     fn max_seq(&mut self) -> Result<u64, StoreError> {
         Ok(self.seq_max)
+    }
+
+    fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError> {
+        Ok(self.tenants.get(&(org.into(), appkey.into())).copied())
+    }
+
+    fn resolve(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        what: NameKind,
+    ) -> Result<Option<Found>, StoreError> {
+        names::find(self, tenant, name, what)
+    }
+
+    fn query(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+    ) -> Result<(Answer, Option<GroupId>), StoreError> {
+        answer(self, user, query)
     }
 
     fn user_by_name(
@@ -202,10 +319,16 @@ impl Store for MemoryStore {
         tenant: TenantId,
         name: &[u8],
     ) -> Result<Option<StoredUser>, StoreError> {
-        Ok(self.id_of(tenant, name).map(|key| StoredUser {
-            id: key.id,
-            password_hash: self.users[&key].password_hash.clone(),
-        }))
+        Ok(self.id_of(tenant, name).and_then(|key| self.stored(key)))
+    }
+
+    fn user_by_phone(
+        &mut self,
+        tenant: TenantId,
+        phone: &[u8],
+    ) -> Result<Option<StoredUser>, StoreError> {
+        let id = self.phones.get(&(tenant, phone.into())).copied();
+        Ok(id.and_then(|id| self.stored(UserKey { tenant, id })))
     }
 
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError> {

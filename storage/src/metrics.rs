@@ -32,6 +32,10 @@ pub struct StoreFigures {
     /// Deletes, failed rounds and dead letters carried out.
     pub updates: u64,
     pub reads: u64,
+    /// Names looked up.
+    pub resolved: u64,
+    /// Questions about contacts and groups.
+    pub queries: u64,
     /// Appends refused at a cap.
     pub full: u64,
     /// Appends answered "unavailable".
@@ -131,6 +135,8 @@ pub(crate) struct StoreCounters {
     pub(crate) rows: Count,
     pub(crate) updates: Count,
     pub(crate) reads: Count,
+    pub(crate) resolved: Count,
+    pub(crate) queries: Count,
     pub(crate) full: Count,
     pub(crate) unavailable: Count,
     pub(crate) reads_unavailable: Count,
@@ -189,6 +195,8 @@ impl StoreCounters {
             rows: self.rows.value(),
             updates: self.updates.value(),
             reads: self.reads.value(),
+            resolved: self.resolved.value(),
+            queries: self.queries.value(),
             full: self.full.value(),
             unavailable: self.unavailable.value(),
             reads_unavailable: self.reads_unavailable.value(),

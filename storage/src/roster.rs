@@ -13,6 +13,8 @@ use crate::names::{Names, decimal, find_group, find_user};
 pub const CONTACTS_MAX: u32 = 1000;
 /// Groups that one user makes, joins, or is put into by others; an operator is not bound by it.
 pub const GROUPS_MAX: u32 = 1000;
+/// Members of a group, where nothing else is configured.
+pub const MEMBERS_MAX: u32 = 1 << 18;
 /// Members that are listed: with names of 64 bytes, some 700 KB.
 pub const LISTED_MAX: u32 = 10_000;
 /// Bytes of a group's name and of its title.

@@ -35,7 +35,7 @@ use self::outbox::Outbox;
 pub use self::port::Port;
 use self::threads::Shared;
 pub use self::worker::StoreWorker;
-use crate::auth::{Authenticator, LoginCache};
+use crate::auth::{Authenticator, LoginCache, OpenIds};
 use crate::groups::GroupSource;
 use crate::metrics::{Counters, Snapshot};
 use crate::request::{Request, ShardIndex};
@@ -44,12 +44,15 @@ use crate::store::Store;
 /// Wakes a shard after replies were queued for it. Called on the sidecar's threads; must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
-/// What the threads work with. Each authenticator and each group source gets a thread of its own,
-/// so their numbers bound the calls under way.
+/// What the threads work with. Each set of authenticators and each group source gets a thread of
+/// its own, so their numbers bound the calls under way.
 pub struct Config {
     pub store: Box<dyn Store>,
-    /// None: every login is refused by [`Port::submit`].
-    pub authenticators: Vec<Box<dyn Authenticator>>,
+    /// Open authentication: the ids handed out, for names that are not in the store yet.
+    pub open_ids: Option<Arc<OpenIds>>,
+    /// Per thread, one for each realm (see [`crate::AuthRequest::realm`]). No threads: every login
+    /// is given back by [`Port::submit`]; one of an unknown realm is answered "unavailable".
+    pub authenticators: Vec<Vec<Box<dyn Authenticator>>>,
     /// None: members come from the store.
     pub group_sources: Vec<Box<dyn GroupSource>>,
     pub limits: Limits,
@@ -76,7 +79,7 @@ pub struct Limits {
     pub batch_reads_max: usize,
     /// Writes without a reply kept while the store is unavailable, some 50 B each.
     pub retained_len_max: usize,
-    /// Cached logins, 45 B each, and how long each is believed.
+    /// Cached logins, 65 B each and a name where there is one, and how long each is believed.
     pub logins_len_max: usize,
     pub login_ttl: Duration,
     /// How often the store is asked whether another process changed it: well under the 5 s within
@@ -142,8 +145,8 @@ impl Sidecar {
     /// # Errors
     /// The operating system gave no thread.
     pub fn start(config: Config, wakers: Vec<Waker>) -> io::Result<(Self, Vec<Port>)> {
-        let Config { store, authenticators, group_sources, limits } = config;
-        let cacheable = authenticators.iter().any(|authenticator| authenticator.cacheable());
+        let Config { store, open_ids, authenticators, group_sources, limits } = config;
+        let cacheable = authenticators.iter().flatten().any(|realm| realm.cacheable());
         let (outbox, receivers) = Outbox::new(wakers);
         let shared = Arc::new(Shared {
             outbox,
@@ -155,7 +158,7 @@ impl Sidecar {
         let auth_stops = if cacheable { 1 } else { authenticators.len() };
         let group_stops = group_sources.len();
         let queues = Queues {
-            store: spawner.store(store, limits)?,
+            store: spawner.store(store, open_ids, limits)?,
             logins: spawner.logins(authenticators, cacheable, limits)?,
             groups: spawner.groups(group_sources, limits)?,
         };
@@ -232,10 +235,16 @@ impl Spawner {
         Self { shared, threads: Vec::new(), alive, ended }
     }
 
-    fn store(&mut self, store: Box<dyn Store>, limits: Limits) -> io::Result<Sender<Job<Request>>> {
+    fn store(
+        &mut self,
+        store: Box<dyn Store>,
+        open_ids: Option<Arc<OpenIds>>,
+        limits: Limits,
+    ) -> io::Result<Sender<Job<Request>>> {
         let (sender, jobs) = bounded(limits.store_queue_len_max);
         let counters = Arc::clone(&self.shared.counters);
-        let worker = StoreWorker::with_counters(store, limits.retained_len_max, counters);
+        let worker = StoreWorker::with_counters(store, limits.retained_len_max, counters)
+            .with_open_ids(open_ids);
         self.spawn("sidecar-store".into(), move |shared| {
             threads::run_store(worker, &jobs, &limits, shared);
         })?;
@@ -244,16 +253,16 @@ impl Spawner {
 
     fn logins(
         &mut self,
-        authenticators: Vec<Box<dyn Authenticator>>,
+        authenticators: Vec<Vec<Box<dyn Authenticator>>>,
         cacheable: bool,
         limits: Limits,
     ) -> io::Result<Option<Sender<Job<Login>>>> {
         let count = authenticators.len();
         let (misses, jobs) = bounded(limits.auth_queue_len_max);
-        for (i, authenticator) in authenticators.into_iter().enumerate() {
+        for (i, realms) in authenticators.into_iter().enumerate() {
             let jobs = jobs.clone();
             self.spawn(format!("sidecar-auth-{i}"), move |shared| {
-                logins::run_authenticator(authenticator, &jobs, shared);
+                logins::run_authenticators(realms, &jobs, shared);
             })?;
         }
         if !cacheable {

@@ -8,11 +8,14 @@
 //! - Any failure rolls the transaction back. What may have harmed the connection closes it, and the
 //!   next call opens another: when the cause has ended, the store works again.
 //! - Other processes may use the file at the same time. What is remembered in memory (the usage
-//!   of users) is checked against `data_version` inside each write transaction.
+//!   of users) is checked against `data_version` inside each write transaction. What a gateway may
+//!   have cached (users, groups) is counted in `changes` by whoever changes it.
 
 mod batch;
 mod file;
 mod record;
+mod roster;
+pub mod simple_im;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +23,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use codec::{GroupKey, Message, TenantId, UserId, UserKey};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
+use codec::{Answer, GroupId, GroupKey, Message, Query, TenantId, UserId, UserKey};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Params, TransactionBehavior};
 
 pub(crate) use self::batch::{Batch, unsigned};
 use self::batch::{Usages, signed};
 pub use self::file::OpenError;
-use crate::request::{DeadReason, Row, StoreError};
+pub(crate) use self::roster::Tables;
+use crate::names::{self, Names as _};
+use crate::request::{DeadReason, Found, NameKind, Row, StoreError};
+use crate::roster::{MEMBERS_MAX, answer, changes};
 use crate::store::{Caps, ReadBudget, SEQ_MAX, Store, StoredUser, Write};
 
 /// How an embedded store behaves.
@@ -50,7 +56,7 @@ impl Default for Options {
             caps: Caps::default(),
             age_max_ms: None,
             busy_timeout: Duration::from_secs(1),
-            group_members_max: 1 << 18,
+            group_members_max: MEMBERS_MAX,
             checkpoint_pages: 2000,
         }
     }
@@ -76,8 +82,9 @@ struct Db {
     usages: Usages,
     /// `data_version` when `usages` was last right.
     usages_version: i64,
-    /// `data_version` at the last [`Store::changed`].
+    /// `data_version` and the count of `changes` at the last [`Store::changed`].
     told_version: i64,
+    told_changes: i64,
 }
 
 impl SqliteStore {
@@ -101,6 +108,18 @@ impl SqliteStore {
         &self.options
     }
 
+    pub(crate) fn find_tenant(
+        &mut self,
+        org: &str,
+        appkey: &str,
+    ) -> Result<Option<TenantId>, CallError> {
+        let sql = "SELECT id FROM tenants WHERE org = ?1 AND appkey = ?2";
+        self.select(|conn| {
+            let mut statement = conn.prepare_cached(sql)?;
+            statement.query_row([org, appkey], |row| row.get(0).map(TenantId)).optional()
+        })
+    }
+
     /// One transaction of writes: committed if `change` succeeds, rolled back if it does not.
     pub(crate) fn transact<T, E>(
         &mut self,
@@ -113,8 +132,8 @@ impl SqliteStore {
         Ok(done)
     }
 
-    /// One query outside a transaction.
-    pub(crate) fn query<T>(
+    /// One reading call outside a transaction.
+    pub(crate) fn select<T>(
         &mut self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, CallError> {
@@ -178,7 +197,7 @@ impl Store for SqliteStore {
             return Ok((Vec::new(), false));
         }
         let budget = ReadBudget::new(rows, bytes);
-        let read = self.query(|conn| read_rows(conn, user, after, budget))?;
+        let read = self.select(|conn| read_rows(conn, user, after, budget))?;
         self.unreadable += read.unreadable;
         Ok((read.rows, read.more))
     }
@@ -186,7 +205,7 @@ impl Store for SqliteStore {
     fn members(&mut self, group: GroupKey) -> Result<Arc<[UserId]>, StoreError> {
         let members_max = self.options.group_members_max;
         let sql = "SELECT user FROM group_members WHERE tenant = ?1 AND group_id = ?2 LIMIT ?3";
-        let members: Vec<_> = self.query(|conn| {
+        let members: Vec<_> = self.select(|conn| {
             let mut statement = conn.prepare_cached(sql)?;
             let key = (group.tenant.0, group.id.0, i64::from(members_max) + 1);
             statement.query_map(key, |row| row.get(0).map(UserId))?.collect()
@@ -200,7 +219,41 @@ impl Store for SqliteStore {
 
     fn max_seq(&mut self) -> Result<u64, StoreError> {
         let sql = "SELECT seq_max FROM totals";
-        Ok(self.query(|conn| conn.prepare_cached(sql)?.query_row([], |row| unsigned(row, 0)))?)
+        Ok(self.select(|conn| conn.prepare_cached(sql)?.query_row([], |row| unsigned(row, 0)))?)
+    }
+
+    fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError> {
+        // Names that are no text are nobody's.
+        let (Ok(org), Ok(appkey)) = (str::from_utf8(org), str::from_utf8(appkey)) else {
+            return Ok(None);
+        };
+        Ok(self.find_tenant(org, appkey)?)
+    }
+
+    fn resolve(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        what: NameKind,
+    ) -> Result<Option<Found>, StoreError> {
+        Ok(self.select(|conn| names::find(&mut Tables::for_names(conn), tenant, name, what))?)
+    }
+
+    fn query(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+    ) -> Result<(Answer, Option<GroupId>), StoreError> {
+        let members_max = self.options.group_members_max;
+        if !changes(query) {
+            return Ok(self.select(|conn| {
+                let snapshot = conn.unchecked_transaction()?;
+                answer(&mut Tables { conn: &snapshot, members_max }, user, query)
+            })?);
+        }
+        self.transact(|batch| {
+            answer(&mut Tables { conn: batch.conn(), members_max }, user, query).map(Ok)
+        })?
     }
 
     fn user_by_name(
@@ -208,24 +261,22 @@ impl Store for SqliteStore {
         tenant: TenantId,
         name: &[u8],
     ) -> Result<Option<StoredUser>, StoreError> {
-        let sql = "SELECT id, password_hash FROM users WHERE tenant = ?1 AND name = ?2";
-        let user = self.query(|conn| {
-            let mut statement = conn.prepare_cached(sql)?;
-            let user = statement.query_row((tenant.0, name), |row| {
-                Ok(StoredUser { id: UserId(row.get(0)?), password_hash: row.get(1)? })
-            });
-            user.optional()
-        })?;
-        Ok(user)
+        let sql = "SELECT id, name, password_hash FROM users WHERE tenant = ?1 AND name = ?2";
+        Ok(self.select(|conn| stored_user(conn, sql, (tenant.0, name)))?)
+    }
+
+    fn user_by_phone(
+        &mut self,
+        tenant: TenantId,
+        phone: &[u8],
+    ) -> Result<Option<StoredUser>, StoreError> {
+        let Ok(phone) = str::from_utf8(phone) else { return Ok(None) };
+        let sql = "SELECT id, name, password_hash FROM users WHERE tenant = ?1 AND phone = ?2";
+        Ok(self.select(|conn| stored_user(conn, sql, (tenant.0, phone)))?)
     }
 
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError> {
-        let sql = "SELECT name FROM users WHERE tenant = ?1 AND id = ?2";
-        let name: Option<Vec<u8>> = self.query(|conn| {
-            let mut statement = conn.prepare_cached(sql)?;
-            statement.query_row((user.tenant.0, user.id.0), |row| row.get(0)).optional()
-        })?;
-        Ok(name.map(Vec::into_boxed_slice))
+        Ok(self.select(|conn| Tables::for_names(conn).name_of(user))?)
     }
 
     fn name_and_id(
@@ -234,7 +285,7 @@ impl Store for SqliteStore {
         name: &[u8],
         id: UserId,
     ) -> Result<(Option<UserId>, bool), StoreError> {
-        let found = self.query(|conn| {
+        let found = self.select(|conn| {
             let key = (tenant.0, name, id.0);
             conn.prepare_cached(NAME_AND_ID)?
                 .query_row(key, |row| Ok((row.get::<_, Option<u32>>(0)?.map(UserId), row.get(1)?)))
@@ -245,14 +296,18 @@ impl Store for SqliteStore {
     fn changed(&mut self) -> Result<bool, StoreError> {
         let changed = self.run(|db, _| {
             let version = data_version(&db.conn)?;
-            Ok(std::mem::replace(&mut db.told_version, version) != version)
+            if std::mem::replace(&mut db.told_version, version) == version {
+                return Ok(false);
+            }
+            let changes = changes_count(&db.conn)?;
+            Ok(std::mem::replace(&mut db.told_changes, changes) != changes)
         })?;
         Ok(std::mem::take(&mut self.reopened) || changed)
     }
 
     fn take_requeued(&mut self) -> Result<Vec<UserKey>, StoreError> {
         let sql = "SELECT 1 FROM requeued LIMIT 1";
-        if !self.query(|conn| conn.prepare_cached(sql)?.exists([]))? {
+        if !self.select(|conn| conn.prepare_cached(sql)?.exists([]))? {
             return Ok(Vec::new());
         }
         self.transact(|batch| {
@@ -288,11 +343,16 @@ impl Store for SqliteStore {
 
 impl Db {
     fn open(path: &Path, options: &Options) -> Result<Self, OpenError> {
+        let failed = |error| OpenError::Sqlite(path.to_owned(), error);
         let conn = file::connect(path, options)?;
-        let version =
-            data_version(&conn).map_err(|error| OpenError::Sqlite(path.to_owned(), error))?;
-        let usages = Usages::new();
-        Ok(Self { conn, usages, usages_version: version, told_version: version })
+        let version = data_version(&conn).map_err(failed)?;
+        Ok(Self {
+            told_changes: changes_count(&conn).map_err(failed)?,
+            told_version: version,
+            usages_version: version,
+            usages: Usages::new(),
+            conn,
+        })
     }
 
     fn transact<T, E>(
@@ -309,8 +369,10 @@ impl Db {
         let mut batch = Batch::new(&tx, &options.caps, &mut self.usages, now_ms())?;
         let done = change(&mut batch)?;
         if done.is_ok() {
-            batch.finish()?;
+            let noted = batch.finish()?;
             tx.commit()?;
+            // Our own; one of somebody else before it is still to be told.
+            self.told_changes += i64::from(noted);
         } else {
             drop(batch);
             self.usages.clear();
@@ -403,6 +465,23 @@ pub(crate) fn user_key(row: &rusqlite::Row<'_>) -> rusqlite::Result<UserKey> {
 
 fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+fn changes_count(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("SELECT count FROM changes")?.query_row([], |row| row.get(0))
+}
+
+/// The user whom `sql` finds, as id, name and password hash.
+fn stored_user(
+    conn: &Connection,
+    sql: &str,
+    key: impl Params,
+) -> rusqlite::Result<Option<StoredUser>> {
+    let user = conn.prepare_cached(sql)?.query_row(key, |row| {
+        let name: Vec<u8> = row.get(1)?;
+        Ok(StoredUser { id: UserId(row.get(0)?), name: name.into(), password_hash: row.get(2)? })
+    });
+    user.optional()
 }
 
 fn now_ms() -> u64 {

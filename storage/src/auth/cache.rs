@@ -1,22 +1,22 @@
 //! Logins that passed a short while ago, so that a reconnect storm does not pay for argon2 or the
 //! user centre twice.
 //!
-//! Owns: keyed hashes of credentials and the ids they stood for. Never: a name or a password, nor
-//! a login that was denied.
+//! Owns: keyed hashes of credentials and the users they stood for. Never: a secret, nor a login that
+//! was denied or that a token passed.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use codec::UserId;
+use codec::UserKey;
 use hashbrown::HashTable;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::request::AuthRequest;
+use crate::request::{AuthRequest, Proof, TenantRef};
 
-/// The keyed hash of (tenant, role, name, password). The role belongs to it because a user centre
-/// may pass a user in one role and deny him in another.
+/// The keyed hash of all that a login says. The role belongs to it because a user centre may pass a
+/// user in one role and deny him in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LoginKey(u64, u64);
 
@@ -41,9 +41,12 @@ struct Entries {
 
 struct Entry {
     key: LoginKey,
-    user: UserId,
+    login: CachedLogin,
     expires: Instant,
 }
+
+/// What [`crate::AuthVerdict::Pass`] says.
+pub(crate) type CachedLogin = (UserKey, Option<Arc<[u8]>>);
 
 /// What the cache knows at the start of a login; a pass found out before a `clear` is not kept.
 #[derive(Clone, Copy, Debug)]
@@ -62,34 +65,59 @@ impl LoginCache {
         Self { hasher, len_max, ttl, entries: Mutex::default() }
     }
 
-    pub(crate) fn key(&self, request: &AuthRequest) -> LoginKey {
+    /// `None`: such a login is not remembered.
+    pub(crate) fn key(&self, request: &AuthRequest) -> Option<LoginKey> {
+        let kind = match request.proof {
+            Proof::Token(_) => return None,
+            Proof::Password(_) => 0,
+            Proof::Phone(_) => 1,
+            Proof::Nothing => 2,
+        };
         let mut hasher = self.hasher;
-        hasher.write_u32(request.tenant.0);
+        // With lengths, so that nothing can borrow bytes from what follows.
+        let mut write = |bytes: &[u8]| {
+            hasher.write_usize(bytes.len());
+            hasher.write(bytes);
+        };
+        match &request.tenant {
+            TenantRef::Id(id) => write(&id.0.to_le_bytes()),
+            TenantRef::Named { org, appkey } => {
+                write(org);
+                write(appkey);
+            }
+        }
+        write(&request.name);
+        write(request.proof.secret());
+        hasher.write_u16(request.realm);
         hasher.write_u16(request.role.map_or(u16::MAX, u16::from));
-        // With its length, so that no name can borrow bytes from its password.
-        hasher.write_usize(request.name.len());
-        hasher.write(&request.name);
-        hasher.write(&request.password);
+        hasher.write_u8(kind);
+        hasher.write_u8(u8::from(matches!(request.tenant, TenantRef::Named { .. })));
         let hash = hasher.finish128();
-        LoginKey(hash.h1, hash.h2)
+        Some(LoginKey(hash.h1, hash.h2))
     }
 
     /// The user these credentials stand for, if that is known; otherwise what to hand to
     /// [`Self::insert`] with the verdict.
-    pub(crate) fn lookup(&self, key: LoginKey, now: Instant) -> Result<UserId, Generation> {
+    pub(crate) fn lookup(&self, key: LoginKey, now: Instant) -> Result<CachedLogin, Generation> {
         let entries = self.lock();
         let entry = entries
             .table
             .find(key.0, |&number| entries.at(number).key == key)
             .map(|&number| entries.at(number));
         match entry {
-            Some(entry) if now < entry.expires => Ok(entry.user),
+            Some(entry) if now < entry.expires => Ok(entry.login.clone()),
             _ => Err(Generation(entries.generation)),
         }
     }
 
     /// Remembers a pass, unless the cache was cleared while it was found out.
-    pub(crate) fn insert(&self, key: LoginKey, user: UserId, asked: Generation, now: Instant) {
+    pub(crate) fn insert(
+        &self,
+        key: LoginKey,
+        login: CachedLogin,
+        asked: Generation,
+        now: Instant,
+    ) {
         let mut entries = self.lock();
         if entries.generation != asked.0 || self.len_max == 0 {
             return;
@@ -99,7 +127,7 @@ impl LoginCache {
         {
             entries.evict_oldest();
         }
-        entries.push(Entry { key, user, expires: now + self.ttl });
+        entries.push(Entry { key, login, expires: now + self.ttl });
     }
 
     /// Forgets everything: users or passwords changed.
@@ -148,7 +176,7 @@ impl Entries {
 
 #[cfg(test)]
 mod tests {
-    use codec::TenantId;
+    use codec::{TenantId, UserId};
 
     use super::*;
 
@@ -157,54 +185,82 @@ mod tests {
     fn request(name: &str, password: &str) -> AuthRequest {
         AuthRequest {
             token: 0,
-            tenant: TenantId(0),
+            realm: 0,
+            tenant: TenantRef::Id(TenantId(0)),
             name: name.as_bytes().into(),
-            password: password.as_bytes().into(),
+            proof: Proof::Password(password.as_bytes().into()),
             role: None,
             taken: false,
         }
     }
 
+    fn login(id: u32) -> CachedLogin {
+        (UserKey { tenant: TenantId(0), id: UserId(id) }, Some(Arc::from(&b"alice"[..])))
+    }
+
+    fn key(cache: &LoginCache, request: &AuthRequest) -> LoginKey {
+        cache.key(request).expect("no token")
+    }
+
     fn pass(cache: &LoginCache, key: LoginKey, user: u32, now: Instant) {
         let asked = cache.lookup(key, now).expect_err("not there yet");
-        cache.insert(key, UserId(user), asked, now);
+        cache.insert(key, login(user), asked, now);
     }
 
     #[test]
     fn a_login_passes_again_until_it_expires() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = cache.key(&request("alice", "secret"));
+        let key = self::key(&cache, &request("alice", "secret"));
         pass(&cache, key, 7, now);
-        assert_eq!(cache.lookup(key, now + TTL - Duration::from_millis(1)).ok(), Some(UserId(7)));
+        assert_eq!(cache.lookup(key, now + TTL - Duration::from_millis(1)).ok(), Some(login(7)));
         assert!(cache.lookup(key, now + TTL).is_err());
         pass(&cache, key, 8, now + TTL);
-        assert_eq!(cache.lookup(key, now + TTL).ok(), Some(UserId(8)));
+        assert_eq!(cache.lookup(key, now + TTL).ok(), Some(login(8)));
         assert_eq!(cache.len(), 1, "the expired entry went when the next one came");
     }
 
     #[test]
     fn every_part_of_the_credentials_counts() {
         let cache = LoginCache::new(10, TTL);
-        let key = cache.key(&request("alice", "secret"));
-        assert_eq!(key, cache.key(&request("alice", "secret")));
-        assert_ne!(key, cache.key(&request("alices", "ecret")));
-        assert_ne!(key, cache.key(&AuthRequest { role: Some(0), ..request("alice", "secret") }));
-        let tenant = TenantId(1);
-        assert_ne!(key, cache.key(&AuthRequest { tenant, ..request("alice", "secret") }));
-        assert_ne!(key, LoginCache::new(10, TTL).key(&request("alice", "secret")), "keyed");
+        let base = || request("alice", "secret");
+        let key = cache.key(&base());
+        assert_eq!(key, cache.key(&base()));
+        let proof = || Box::from(*b"secret");
+        let named = |org: &[u8], appkey: &[u8]| {
+            let tenant = TenantRef::Named { org: org.into(), appkey: appkey.into() };
+            AuthRequest { tenant, ..base() }
+        };
+        let others = [
+            base(),
+            request("alices", "ecret"),
+            AuthRequest { role: Some(0), ..base() },
+            AuthRequest { realm: 1, ..base() },
+            AuthRequest { tenant: TenantRef::Id(TenantId(1)), ..base() },
+            AuthRequest { proof: Proof::Phone(proof()), ..base() },
+            AuthRequest { proof: Proof::Password(Box::default()), ..base() },
+            AuthRequest { proof: Proof::Nothing, ..base() },
+            named(b"ab", b"c"),
+            named(b"a", b"bc"),
+        ];
+        let keys: Vec<_> = others.iter().map(|other| cache.key(other).unwrap()).collect();
+        for (place, key) in keys.iter().enumerate() {
+            assert!(!keys[..place].contains(key), "{place}");
+        }
+        assert_ne!(key, LoginCache::new(10, TTL).key(&base()), "keyed");
+        assert!(cache.key(&AuthRequest { proof: Proof::Token(proof()), ..base() }).is_none());
     }
 
     #[test]
     fn at_the_bound_the_oldest_is_evicted() {
         let cache = LoginCache::new(3, TTL);
         let now = Instant::now();
-        let keys: Vec<_> = (0..5).map(|i| cache.key(&request(&i.to_string(), "secret"))).collect();
+        let keys: Vec<_> = (0..5).map(|i| key(&cache, &request(&i.to_string(), "secret"))).collect();
         for (i, &key) in keys.iter().enumerate() {
             pass(&cache, key, i as u32, now);
         }
         let held: Vec<_> = keys.iter().map(|&key| cache.lookup(key, now).ok()).collect();
-        assert_eq!(held, [None, None, Some(UserId(2)), Some(UserId(3)), Some(UserId(4))]);
+        assert_eq!(held, [None, None, Some(login(2)), Some(login(3)), Some(login(4))]);
         assert_eq!(cache.len(), 3);
     }
 
@@ -212,13 +268,13 @@ mod tests {
     fn a_key_inserted_twice_outlives_its_first_entry() {
         let cache = LoginCache::new(2, TTL);
         let now = Instant::now();
-        let [a, b, c] = ["a", "b", "c"].map(|name| cache.key(&request(name, "")));
+        let [a, b, c] = ["a", "b", "c"].map(|name| key(&cache, &request(name, "")));
         let asked = cache.lookup(a, now).expect_err("not there yet");
-        cache.insert(a, UserId(1), asked, now);
-        cache.insert(a, UserId(2), asked, now);
-        assert_eq!(cache.lookup(a, now).ok(), Some(UserId(2)));
+        cache.insert(a, login(1), asked, now);
+        cache.insert(a, login(2), asked, now);
+        assert_eq!(cache.lookup(a, now).ok(), Some(login(2)));
         pass(&cache, b, 3, now);
-        assert_eq!(cache.lookup(a, now).ok(), Some(UserId(2)), "only the first entry went");
+        assert_eq!(cache.lookup(a, now).ok(), Some(login(2)), "only the first entry went");
         pass(&cache, c, 4, now);
         assert!(cache.lookup(a, now).is_err());
     }
@@ -227,10 +283,10 @@ mod tests {
     fn a_verdict_from_before_a_clear_is_not_kept() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = cache.key(&request("alice", "secret"));
+        let key = self::key(&cache, &request("alice", "secret"));
         let asked = cache.lookup(key, now).expect_err("not there yet");
         cache.clear();
-        cache.insert(key, UserId(7), asked, now);
+        cache.insert(key, login(7), asked, now);
         assert!(cache.lookup(key, now).is_err());
     }
 }

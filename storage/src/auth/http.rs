@@ -17,14 +17,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::UserId;
+use codec::{TenantId, UserId};
 use serde_json::Value;
 use ureq::config::AutoHeaderValue;
 use zeroize::Zeroize;
 
-use super::Authenticator;
+use super::{Authenticator, UserDirectory};
 use crate::breaker::{Breaker, Policy};
-use crate::request::{AuthRequest, AuthVerdict};
+use crate::request::{AuthRequest, AuthVerdict, Proof};
 
 /// How to reach the user centre.
 #[derive(Clone, Debug)]
@@ -61,10 +61,11 @@ impl std::fmt::Display for HttpConfigError {
 
 impl std::error::Error for HttpConfigError {}
 
-/// Asks the user centre. Clones share connections and the breaker: one clone per auth thread, so
-/// that the number of threads bounds the calls under way.
-#[derive(Clone)]
+/// Asks the user centre. Siblings share connections and the breaker: one per auth thread, so that
+/// the number of threads bounds the calls under way.
 pub struct UserCentre {
+    /// For names of tenants: the centre knows of one tenant, whichever it is.
+    directory: Box<dyn UserDirectory>,
     agent: ureq::Agent,
     url: ureq::http::Uri,
     forward_role: ForwardRole,
@@ -75,7 +76,10 @@ pub struct UserCentre {
 impl UserCentre {
     /// # Errors
     /// [`HttpConfigError`]; nothing is connected yet.
-    pub fn new(config: &HttpConfig) -> Result<Self, HttpConfigError> {
+    pub fn new(
+        config: &HttpConfig,
+        directory: Box<dyn UserDirectory>,
+    ) -> Result<Self, HttpConfigError> {
         let refused = || HttpConfigError(config.url.clone());
         let url: ureq::http::Uri = config.url.parse().map_err(|_| refused())?;
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
@@ -94,12 +98,25 @@ impl UserCentre {
             .build()
             .new_agent();
         Ok(Self {
+            directory,
             agent,
             url,
             forward_role: config.forward_role,
             timeout: config.timeout,
             breaker: Arc::new(Breaker::new(BREAKER)),
         })
+    }
+
+    /// Another one for another thread.
+    pub fn sibling(&self, directory: Box<dyn UserDirectory>) -> Self {
+        Self {
+            directory,
+            agent: self.agent.clone(),
+            url: self.url.clone(),
+            forward_role: self.forward_role,
+            timeout: self.timeout,
+            breaker: Arc::clone(&self.breaker),
+        }
     }
 
     /// Status and body of the reply. A kept connection that the centre closed meanwhile fails at
@@ -136,10 +153,17 @@ impl UserCentre {
 
 impl Authenticator for UserCentre {
     fn authenticate(&mut self, request: &AuthRequest) -> AuthVerdict {
+        let tenant = match self.directory.tenant(&request.tenant) {
+            Ok(Some(tenant)) => tenant,
+            Ok(None) => return AuthVerdict::UnknownTenant,
+            Err(_) => return AuthVerdict::Unavailable,
+        };
+        // The centre knows passwords that go with names.
+        let Proof::Password(password) = &request.proof else { return AuthVerdict::Denied };
         let Some(permit) = self.breaker.enter(Instant::now()) else {
             return AuthVerdict::Unavailable;
         };
-        let mut form = form(request, self.forward_role);
+        let mut form = form(request, password, self.forward_role);
         let reply = self.ask(&form);
         form.zeroize();
         let Ok((status, body)) = reply else {
@@ -147,23 +171,23 @@ impl Authenticator for UserCentre {
         };
         // Any answer shows it alive: one user whose name it chokes on shall not lock out the rest.
         permit.succeed();
-        verdict(status, &body)
+        verdict(tenant, status, &body)
     }
 }
 
-fn form(request: &AuthRequest, forward_role: ForwardRole) -> Vec<u8> {
+fn form(request: &AuthRequest, password: &[u8], forward_role: ForwardRole) -> Vec<u8> {
     let role = match forward_role {
         ForwardRole::WhenPresent => request.role,
         ForwardRole::Never => None,
         ForwardRole::Always => Some(request.role.unwrap_or(0)),
     };
     // Large enough at once: a growing buffer would leave copies of the password behind.
-    let len_max = 3 * (request.name.len() + request.password.len()) + 32;
+    let len_max = 3 * (request.name.len() + password.len()) + 32;
     let mut form = Vec::with_capacity(len_max);
     form.extend_from_slice(b"username=");
     encode(&mut form, &request.name);
     form.extend_from_slice(b"&password=");
-    encode(&mut form, &request.password);
+    encode(&mut form, password);
     if let Some(role) = role {
         form.extend_from_slice(b"&role=");
         form.extend_from_slice(role.to_string().as_bytes());
@@ -189,14 +213,14 @@ fn encode(form: &mut Vec<u8>, bytes: &[u8]) {
 
 /// A pass needs a success status and an id; a denial may also come under 4xx, where centres that
 /// follow HTTP put it. A server error or a redirect decides nothing, whatever its body says.
-fn verdict(status: u16, body: &[u8]) -> AuthVerdict {
+fn verdict(tenant: TenantId, status: u16, body: &[u8]) -> AuthVerdict {
     let Ok(Value::Object(answer)) = serde_json::from_slice(body) else {
         return AuthVerdict::Unavailable;
     };
     match (status, answer.get("result").and_then(Value::as_str)) {
         (200..=299, Some("pass")) => {
             let user = answer.get("uid").and_then(uid);
-            user.map_or(AuthVerdict::Unavailable, AuthVerdict::Pass)
+            user.map_or(AuthVerdict::Unavailable, |id| AuthVerdict::pass(tenant, id))
         }
         (200..=299 | 400..=499, Some("denied")) => AuthVerdict::Denied,
         _ => AuthVerdict::Unavailable,
@@ -236,13 +260,13 @@ mod tests {
 
     #[test]
     fn only_a_well_formed_verdict_under_a_fitting_status_decides() {
-        use AuthVerdict::{Denied, Pass, Unavailable};
-        let max = UserId(u32::MAX);
+        use AuthVerdict::{Denied, Unavailable};
+        let pass = |id| AuthVerdict::pass(TenantId(3), UserId(id));
         for (status, body, expected) in [
-            (200, r#"{"result":"pass","uid":1234}"#, Pass(UserId(1234))),
-            (200, r#" {"uid":"1234","extra":[{}],"result":"pass"} "#, Pass(UserId(1234))),
-            (201, r#"{"result":"pass","uid":4294967295}"#, Pass(max)),
-            (200, r#"{"result":"pa\u0073s","uid":"4294967295"}"#, Pass(max)),
+            (200, r#"{"result":"pass","uid":1234}"#, pass(1234)),
+            (200, r#" {"uid":"1234","extra":[{}],"result":"pass"} "#, pass(1234)),
+            (201, r#"{"result":"pass","uid":4294967295}"#, pass(u32::MAX)),
+            (200, r#"{"result":"pa\u0073s","uid":"4294967295"}"#, pass(u32::MAX)),
             (200, r#"{"result":"denied"}"#, Denied),
             (200, r#"{"result":"denied","uid":null}"#, Denied),
             (403, r#"{"result":"denied"}"#, Denied),
@@ -263,7 +287,7 @@ mod tests {
             (200, r#"["pass",1]"#, Unavailable),
             (200, "", Unavailable),
         ] {
-            assert_eq!(verdict(status, body.as_bytes()), expected, "{status} {body}");
+            assert_eq!(verdict(TenantId(3), status, body.as_bytes()), expected, "{status} {body}");
         }
     }
 
@@ -283,7 +307,8 @@ mod tests {
                 timeout: Duration::from_secs(5),
                 connections: 1,
             };
-            assert!(UserCentre::new(&config).is_err(), "{url}");
+            let directory = Box::new(crate::MemoryStore::default());
+            assert!(UserCentre::new(&config, directory).is_err(), "{url}");
         }
     }
 }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use codec::{TenantId, UserId, UserKey};
 
 use super::{Authenticator, UserDirectory};
-use crate::request::{AuthRequest, AuthVerdict, StoreError};
+use crate::names::decimal;
+use crate::request::{AuthRequest, AuthVerdict, Proof, StoreError};
+use crate::store::Store;
 
 /// The first id handed out to a name without a number. Far above the numbers that load tools and
 /// people put into names, and positive for clients that read ids as signed.
@@ -40,10 +42,23 @@ impl Open {
         Self { directory, ids }
     }
 
-    fn id_of(&mut self, request: &AuthRequest) -> Result<UserId, StoreError> {
+    fn check(&mut self, request: &AuthRequest) -> Result<AuthVerdict, StoreError> {
+        let Some(tenant) = self.directory.tenant(&request.tenant)? else {
+            return Ok(AuthVerdict::UnknownTenant);
+        };
+        // Who comes with a token has been told his id.
+        if let (Proof::Token(_), Some(id)) = (&request.proof, decimal(&request.name)) {
+            let user = UserKey { tenant, id: UserId(id) };
+            let name = self.directory.name_of(user)?.filter(|name| *name != request.name);
+            return Ok(AuthVerdict::Pass { user, name: name.map(Into::into) });
+        }
+        Ok(AuthVerdict::pass(tenant, self.id_of(tenant, request)?))
+    }
+
+    fn id_of(&mut self, tenant: TenantId, request: &AuthRequest) -> Result<UserId, StoreError> {
         let suffix = numeric_suffix(&request.name);
         let asked = suffix.filter(|_| !request.taken);
-        let (user, is_bound) = self.look_up(request, asked)?;
+        let (user, is_bound) = self.look_up(tenant, &request.name, asked)?;
         // What is committed is final, whoever else may claim the id.
         if let Some(id) = user {
             return Ok(id);
@@ -51,27 +66,21 @@ impl Open {
         // The shard found somebody else on the id that the name asks for, or, where the name asks
         // for none, on the id that it was handed before.
         let taken = |id: UserId| request.taken && suffix.is_none_or(|suffix| suffix == id);
-        let name = (request.tenant, Arc::from(&*request.name));
-        if let Some(id) = self.ids.lock().ids.get(&name).copied().filter(|id| !taken(*id)) {
+        let name = (tenant, Arc::from(&*request.name));
+        if let Some(id) = self.ids.standing(&name, asked.filter(|_| !is_bound), taken) {
             return Ok(id);
         }
-        if let Some(id) = asked.filter(|_| !is_bound)
-            && !self.ids.lock().handed_out.contains(&UserKey { tenant: request.tenant, id })
-        {
-            // Not remembered: the shard sees who is on it, the store who was there before.
-            return Ok(id);
-        }
-        let id = self.free_id(request.tenant)?;
+        let id = self.free_id(tenant)?;
         Ok(self.ids.lock().remember(name, id, taken, self.ids.len_max))
     }
 
     /// Whose name it is, and whether the id that it asks for is bound.
     fn look_up(
         &mut self,
-        request: &AuthRequest,
+        tenant: TenantId,
+        name: &[u8],
         asked: Option<UserId>,
     ) -> Result<(Option<UserId>, bool), StoreError> {
-        let (tenant, name) = (request.tenant, &request.name);
         match asked {
             Some(id) => self.directory.find_and_is_bound(tenant, name, id),
             None => Ok((self.directory.find(tenant, name)?.map(|user| user.id), false)),
@@ -84,7 +93,7 @@ impl Open {
         let mut step = 1;
         for _ in 0..TRIES_MAX {
             let id = self.ids.lock().advance(tenant, step);
-            if !self.directory.is_bound(UserKey { tenant, id })? {
+            if self.directory.name_of(UserKey { tenant, id })?.is_none() {
                 return Ok(id);
             }
             step = (step * 2).min(STEP_MAX);
@@ -95,7 +104,7 @@ impl Open {
 
 impl Authenticator for Open {
     fn authenticate(&mut self, request: &AuthRequest) -> AuthVerdict {
-        self.id_of(request).map_or(AuthVerdict::Unavailable, AuthVerdict::Pass)
+        self.check(request).unwrap_or(AuthVerdict::Unavailable)
     }
 
     /// A name's id may change while it is not committed, and asking is cheap.
@@ -133,6 +142,40 @@ impl OpenIds {
             next: FIRST_ID,
         };
         Self { len_max: len_max.max(1), table: Mutex::new(table) }
+    }
+
+    /// The id that a login of `name`, whom the store does not know, would get without handing out a
+    /// new one: the one handed out to it, else the number it ends in while that is free.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub(crate) fn peek(
+        &self,
+        store: &mut dyn Store,
+        tenant: TenantId,
+        name: &[u8],
+    ) -> Result<Option<UserId>, StoreError> {
+        let free = match numeric_suffix(name) {
+            Some(id) if store.name_of(UserKey { tenant, id })?.is_none() => Some(id),
+            _ => None,
+        };
+        Ok(self.standing(&(tenant, Arc::from(name)), free, |_| false))
+    }
+
+    /// The id handed out to `name` unless it is `taken`, else `free` unless that is handed out.
+    fn standing(
+        &self,
+        name: &Name,
+        free: Option<UserId>,
+        taken: impl Fn(UserId) -> bool,
+    ) -> Option<UserId> {
+        let table = self.lock();
+        let handed_out = table.ids.get(name).copied().filter(|id| !taken(*id));
+        // Not remembered: the shard sees who is on it, the store who was there before.
+        let is_free = |id: &UserId| {
+            !table.handed_out.contains(&UserKey { tenant: name.0, id: *id })
+        };
+        handed_out.or_else(|| free.filter(is_free))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

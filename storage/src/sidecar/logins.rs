@@ -75,14 +75,14 @@ fn look_up(
     misses: &Sender<Job<Login>>,
     shared: &Shared,
 ) -> bool {
-    let key = logins.key(&request);
-    let asked = match logins.lookup(key, Instant::now()) {
-        Ok(user) => {
+    let asked = match logins.key(&request).map(|key| (key, logins.lookup(key, Instant::now()))) {
+        Some((_, Ok((user, name)))) => {
             shared.counters.auth.cache_hits.add(1);
-            shared.decide(shard, request, AuthVerdict::Pass(user));
+            shared.decide(shard, request, AuthVerdict::Pass { user, name });
             return true;
         }
-        Err(generation) => Some((key, generation)),
+        Some((key, Err(generation))) => Some((key, generation)),
+        None => None,
     };
     let refused = match misses.try_send(Job::Run(shard, Login { request, asked })) {
         Ok(()) => return false,
@@ -95,26 +95,33 @@ fn look_up(
     true
 }
 
-/// An auth thread: one login at a time.
-pub(super) fn run_authenticator(
-    mut authenticator: Box<dyn Authenticator>,
+/// An auth thread: one login at a time, by the authenticator of its realm.
+pub(super) fn run_authenticators(
+    mut realms: Vec<Box<dyn Authenticator>>,
     jobs: &Receiver<Job<Login>>,
     shared: &Shared,
 ) {
     while let Ok(Job::Run(shard, Login { request, asked })) = jobs.recv() {
-        let verdict = if shared.stopping() {
-            AuthVerdict::Unavailable
-        } else {
-            authenticator.authenticate(&request)
+        let verdict = match realms.get_mut(usize::from(request.realm)) {
+            Some(authenticator) if !shared.stopping() => {
+                let verdict = authenticator.authenticate(&request);
+                if authenticator.cacheable() {
+                    remember(&verdict, asked, shared);
+                }
+                verdict
+            }
+            _ => AuthVerdict::Unavailable,
         };
-        if let (AuthVerdict::Pass(user), Some((key, generation)), Some(logins)) =
-            (&verdict, asked, &shared.logins)
-            && authenticator.cacheable()
-        {
-            logins.insert(key, *user, generation, Instant::now());
-        }
         shared.decide(shard, request, verdict);
         shared.outbox.wake(shard);
+    }
+}
+
+fn remember(verdict: &AuthVerdict, asked: Option<(LoginKey, Generation)>, shared: &Shared) {
+    if let (AuthVerdict::Pass { user, name }, Some((key, generation)), Some(logins)) =
+        (verdict, asked, &shared.logins)
+    {
+        logins.insert(key, (*user, name.clone()), generation, Instant::now());
     }
 }
 

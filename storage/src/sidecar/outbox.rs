@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use codec::UserKey;
+use codec::{GroupKey, UserKey};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Waker;
@@ -71,6 +71,19 @@ impl Outbox {
         }
     }
 
+    /// Queues the news for every shard: any may have cached the group. A shard that takes nothing
+    /// gets one word for all of them.
+    pub(super) fn announce_group(&self, group: GroupKey) {
+        for shard in &self.shards {
+            if shard.replies.len() < NEWS_LEN_MAX {
+                let _ = shard.replies.send(Reply::GroupChanged { group });
+            } else {
+                shard.changed.store(true, Ordering::Release);
+            }
+            (shard.waker)();
+        }
+    }
+
     /// Whether a change is due to `shard`; no longer afterwards.
     pub(super) fn take_change(&self, shard: ShardIndex) -> bool {
         let changed = &self.shards[usize::from(shard)].changed;
@@ -78,3 +91,7 @@ impl Outbox {
         changed.load(Ordering::Relaxed) && changed.swap(false, Ordering::Acquire)
     }
 }
+
+/// Entries of a shard's queue above which news of groups are not added to it: twice what a shard may
+/// be owed.
+const NEWS_LEN_MAX: usize = 1 << 14;

@@ -70,7 +70,7 @@ impl Port {
         }
         let reply = self.replies.try_recv().ok()?;
         // News are nobody's reply.
-        if !matches!(reply, Reply::Requeued { .. }) {
+        if !matches!(reply, Reply::Requeued { .. } | Reply::GroupChanged { .. }) {
             self.outstanding -= 1;
         }
         Some(reply)
@@ -100,9 +100,12 @@ fn send<T>(queue: &Sender<Job<T>>, shard: ShardIndex, item: T) -> Result<(), T> 
 
 fn has_reply(request: &Request) -> bool {
     match request {
-        Request::Append(_) | Request::Read { .. } | Request::Members { .. } | Request::Auth(_) => {
-            true
-        }
+        Request::Append(_)
+        | Request::Read { .. }
+        | Request::Members { .. }
+        | Request::Resolve { .. }
+        | Request::Query { .. }
+        | Request::Auth(_) => true,
         Request::Delete { .. } | Request::FailedRound { .. } | Request::DeadLetter { .. } => false,
     }
 }

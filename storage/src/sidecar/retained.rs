@@ -117,7 +117,9 @@ mod tests {
     fn seqs(retained: &mut Retained) -> Vec<u64> {
         let seq = |write: &Write| match write {
             Write::Delete { seq, .. } | Write::FailedRound { seq, .. } => *seq,
-            Write::Append(_) | Write::DeadLetter { .. } => panic!("not used here"),
+            Write::Append(_) | Write::DeadLetter { .. } | Write::Bind { .. } => {
+                panic!("not used here")
+            }
         };
         retained.oldest(usize::MAX).iter().map(seq).collect()
     }

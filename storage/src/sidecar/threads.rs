@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use codec::GroupKey;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
-use zeroize::Zeroize;
 
 use super::outbox::Outbox;
 use super::worker::StoreWorker;
@@ -34,16 +33,17 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Counts and queues a verdict. Wipes the password: nobody needs it any more.
-    pub(super) fn decide(&self, shard: ShardIndex, mut request: AuthRequest, verdict: AuthVerdict) {
-        request.password.zeroize();
+    /// Counts and queues a verdict. Nobody needs the proof any more: it is wiped.
+    pub(super) fn decide(&self, shard: ShardIndex, request: AuthRequest, verdict: AuthVerdict) {
+        let token = request.token;
+        drop(request);
         let auth = &self.counters.auth;
         match verdict {
-            AuthVerdict::Pass(_) => auth.passed.add(1),
-            AuthVerdict::Denied => auth.denied.add(1),
+            AuthVerdict::Pass { .. } => auth.passed.add(1),
+            AuthVerdict::Denied | AuthVerdict::UnknownTenant => auth.denied.add(1),
             AuthVerdict::Unavailable => auth.unavailable.add(1),
         }
-        self.outbox.push(shard, Reply::Auth { token: request.token, verdict });
+        self.outbox.push(shard, Reply::Auth { token, verdict });
     }
 }
 
@@ -63,6 +63,9 @@ pub(super) fn run_store(
         let until = worker.retry_at().map_or(next_poll, |retry| retry.min(next_poll));
         let more = collect(jobs, start + until, limits, &mut batch);
         worker.run(&mut batch, start.elapsed(), &mut replies);
+        for group in worker.changed_groups() {
+            shared.outbox.announce_group(group);
+        }
         shared.outbox.deliver(&mut replies);
         if !more {
             worker.finish(start.elapsed());

@@ -14,16 +14,22 @@
 //! ```
 //!
 //! A segment ends early only at a write of a user whose read is pending, which must not see it.
+//! Queries are carried out as they come; members of groups are looked up last, so that no reply of
+//! a batch is older than what its queries changed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::UserKey;
+use codec::{Answer, GroupKey, Query, TenantId, UserKey};
 
 use super::retained::Retained;
+use crate::auth::OpenIds;
 use crate::metrics::{Counters, StoreFigures};
-use crate::request::{AuthVerdict, Reply, Request, ShardIndex, StoreError};
+use crate::request::{
+    AuthVerdict, Found, NameKind, Reply, Request, ShardIndex, StoreError,
+};
+use crate::roster::{changes, users_named};
 use crate::store::{Store, Write};
 
 /// Carries out store requests in the order given, per user.
@@ -35,6 +41,7 @@ use crate::store::{Store, Write};
 ///   write and before any read of their user.
 pub struct StoreWorker {
     store: Box<dyn Store>,
+    open_ids: Option<Arc<OpenIds>>,
     retained: Retained,
     /// The store failed: no write before this time.
     down_until: Option<Duration>,
@@ -42,6 +49,9 @@ pub struct StoreWorker {
     /// Users with dead letters put back that were not announced yet.
     requeued: Vec<UserKey>,
     segment: Segment,
+    /// Groups whose members are asked for, each with the place of its answer.
+    members: Vec<(usize, GroupKey)>,
+    changed_groups: Vec<GroupKey>,
     answers: Vec<(ShardIndex, Option<Reply>)>,
     counters: Arc<Counters>,
 }
@@ -77,14 +87,25 @@ impl StoreWorker {
     ) -> Self {
         Self {
             store,
+            open_ids: None,
             retained: Retained::new(retained_len_max),
             down_until: None,
             backoff: BACKOFF,
             requeued: Vec::new(),
             segment: Segment::default(),
+            members: Vec::new(),
+            changed_groups: Vec::new(),
             answers: Vec::new(),
             counters,
         }
+    }
+
+    /// With open authentication: names that the store does not know are looked for among the ids
+    /// handed out.
+    #[must_use]
+    pub fn with_open_ids(mut self, open_ids: Option<Arc<OpenIds>>) -> Self {
+        self.open_ids = open_ids;
+        self
     }
 
     /// Carries out `requests`, which it empties, and appends one reply per request that has one to
@@ -100,10 +121,17 @@ impl StoreWorker {
             self.take(shard, request, now);
         }
         self.commit(now);
+        self.look_up_members();
         self.counters.store.retained.set(self.retained.len() as u64);
         replies.extend(self.answers.drain(..).map(|(shard, reply)| {
             (shard, reply.expect("a commit fills every slot of its segment"))
         }));
+    }
+
+    /// Groups whose members the last [`Self::run`] has changed: every shard is told
+    /// ([`Reply::GroupChanged`]) before the replies of that run are handed out.
+    pub fn changed_groups(&mut self) -> impl Iterator<Item = GroupKey> {
+        self.changed_groups.drain(..)
     }
 
     /// When [`Self::run`] shall be called even without a request: retained writes are due.
@@ -164,7 +192,7 @@ impl StoreWorker {
                 self.count_update(*result);
             }
             self.retained.settle(&results);
-            self.note_outcome(&results, now);
+            self.note_outcome(results.contains(&Err(StoreError::Unavailable)), now);
         }
     }
 
@@ -186,15 +214,97 @@ impl StoreWorker {
                 self.read(slot, Read { user, after, rows, bytes });
             }
             Request::Members { group } => {
-                let result = self.store.members(group);
-                self.count_read(result.is_err());
-                self.answers.push((shard, Some(Reply::Members { group, result })));
+                let slot = self.reserve(shard);
+                self.members.push((slot, group));
+            }
+            Request::Resolve { token, tenant, name, what } => {
+                let result = self.resolve(tenant, &name, what);
+                self.counters.store.resolved.add(1);
+                self.answers.push((shard, Some(Reply::Resolved { token, result })));
+            }
+            Request::Query { token, user, query, binding } => {
+                let result = self.query(user, &query, binding, now);
+                self.counters.store.queries.add(1);
+                self.answers.push((shard, Some(Reply::Answer { token, result })));
             }
             // Never routed here; owed a reply all the same.
             Request::Auth(request) => {
                 let (token, verdict) = (request.token, AuthVerdict::Unavailable);
                 self.answers.push((shard, Some(Reply::Auth { token, verdict })));
             }
+        }
+    }
+
+    fn resolve(
+        &mut self,
+        tenant: TenantId,
+        name: &[u8],
+        what: NameKind,
+    ) -> Result<Option<Found>, StoreError> {
+        let found = self.store.resolve(tenant, name, what)?;
+        match (&self.open_ids, found) {
+            (Some(_), Some(Found::User(_))) | (None, _) => Ok(found),
+            (Some(_), _) if what == NameKind::Group || name.starts_with(b"#") => Ok(found),
+            // A user comes before a group, in the store or not.
+            (Some(ids), _) => {
+                let user = ids.peek(&mut *self.store, tenant, name)?;
+                Ok(user.map(Found::User).or(found))
+            }
+        }
+    }
+
+    fn query(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+        binding: Option<Box<[u8]>>,
+        now: Duration,
+    ) -> Result<Answer, StoreError> {
+        let changes = changes(query);
+        if changes && self.down_until.is_some() {
+            return Err(StoreError::Unavailable);
+        }
+        let result = self.bind(user, query, binding.filter(|_| changes));
+        let result = result.and_then(|()| self.store.query(user, query));
+        if changes {
+            self.note_outcome(result.as_ref().err() == Some(&StoreError::Unavailable), now);
+        }
+        let (answer, changed) = result?;
+        self.changed_groups.extend(changed.map(|id| GroupKey { tenant: user.tenant, id }));
+        Ok(answer)
+    }
+
+    /// Commits the names of those whom a query makes something of: the store has to know them.
+    fn bind(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+        binding: Option<Box<[u8]>>,
+    ) -> Result<(), StoreError> {
+        let mut writes: Vec<_> =
+            binding.into_iter().map(|name| Write::Bind { user, name }).collect();
+        let tenant = user.tenant;
+        if let Some(ids) = self.open_ids.clone() {
+            for name in users_named(query) {
+                if self.store.resolve(tenant, name, NameKind::Any)?.is_none_or(is_group)
+                    && let Some(id) = ids.peek(&mut *self.store, tenant, name)?
+                {
+                    let user = UserKey { tenant, id };
+                    writes.push(Write::Bind { user, name: name.clone() });
+                }
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        write(&mut *self.store, &writes, &self.counters).into_iter().collect()
+    }
+
+    fn look_up_members(&mut self) {
+        for (slot, group) in std::mem::take(&mut self.members) {
+            let result = self.store.members(group);
+            self.count_read(result.is_err());
+            self.answers[slot].1 = Some(Reply::Members { group, result });
         }
     }
 
@@ -244,7 +354,7 @@ impl StoreWorker {
         }
         let mut segment = std::mem::take(&mut self.segment);
         let results = write(&mut *self.store, &segment.writes, &self.counters);
-        self.note_outcome(&results, now);
+        self.note_outcome(results.contains(&Err(StoreError::Unavailable)), now);
         let slots = segment.slots.drain(..);
         for ((write, slot), result) in segment.writes.drain(..).zip(slots).zip(results) {
             self.settle(write, slot, result);
@@ -257,8 +367,8 @@ impl StoreWorker {
         self.segment = segment;
     }
 
-    fn note_outcome(&mut self, results: &[Result<(), StoreError>], now: Duration) {
-        if results.contains(&Err(StoreError::Unavailable)) {
+    fn note_outcome(&mut self, unavailable: bool, now: Duration) {
+        if unavailable {
             self.down_until = Some(now + self.backoff);
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
             self.counters.store.set_trouble(self.store.trouble().unwrap_or("unavailable"));
@@ -322,8 +432,13 @@ pub(super) fn user_of(write: &Write) -> UserKey {
         Write::Append(append) => append.user,
         Write::Delete { user, .. }
         | Write::FailedRound { user, .. }
-        | Write::DeadLetter { user, .. } => *user,
+        | Write::DeadLetter { user, .. }
+        | Write::Bind { user, .. } => *user,
     }
+}
+
+fn is_group(found: Found) -> bool {
+    matches!(found, Found::Group(_))
 }
 
 /// The first pause of a store that failed, doubled by each further failure.

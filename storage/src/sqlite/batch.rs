@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use codec::{Message, Target, UserKey};
 use rusqlite::{
-    CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, Result, Row, params,
+    CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, Params, Result, Row,
+    params,
 };
 
 use super::record::encode_head;
@@ -31,6 +32,8 @@ pub(crate) struct Batch<'c> {
     before: (Usage, u64),
     /// Group messages touched, all present, and what their `refs` change by.
     refs: HashMap<u128, i64>,
+    /// See [`Self::note_change`].
+    noted: bool,
     head: Vec<u8>,
     /// The two statements of nearly every write, kept at hand.
     insert: CachedStatement<'c>,
@@ -62,24 +65,33 @@ impl<'c> Batch<'c> {
             seq_max: before.1,
             before,
             refs: HashMap::new(),
+            noted: false,
             head: Vec::new(),
             insert: conn.prepare_cached(INSERT)?,
             delete: conn.prepare_cached(DELETE)?,
         })
     }
 
-    /// Writes back counts and references.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// What this transaction changes may be cached by a running gateway, which shall hear of it.
+    pub(crate) fn note_change(&mut self) {
+        self.noted = true;
+    }
+
+    /// Writes back counts and references. Whether a change was noted.
+    pub(super) fn finish(mut self) -> Result<bool> {
         for (stamp, change) in std::mem::take(&mut self.refs) {
             self.settle_body(stamp, change)?;
         }
+        if self.noted {
+            self.conn.prepare_cached("UPDATE changes SET count = count + 1")?.execute([])?;
+        }
         if (self.total, self.seq_max) == self.before {
-            return Ok(());
+            return Ok(self.noted);
         }
         let sql = "UPDATE totals SET rows = ?1, bytes = ?2, seq_max = ?3";
         let totals = [self.total.rows, self.total.bytes, self.seq_max].map(u64::cast_signed);
         self.conn.prepare_cached(sql)?.execute(totals)?;
-        Ok(())
+        Ok(self.noted)
     }
 
     /// The outer result ends the transaction, the inner one is the write's own.
@@ -98,17 +110,22 @@ impl<'c> Batch<'c> {
             Write::DeadLetter { user, seq, reason } => {
                 self.bury(*user, *seq, *reason)?;
             }
+            Write::Bind { user, name } => self.bind(*user, name)?,
         }
         Ok(Ok(()))
     }
 
     fn append(&mut self, append: &Append) -> Result<std::result::Result<(), StoreError>> {
         let Append { user, seq, message, binding } = append;
+        let group = match message.to {
+            Target::User(_) => false,
+            Target::Group(_) => true,
+            Target::Room(_) => return Ok(Err(StoreError::Full)),
+        };
         if *seq > SEQ_MAX {
             return Ok(Err(StoreError::Full));
         }
         let bytes = message.body.len() as u64;
-        let group = matches!(message.to, Target::Group(_));
         let new_body = group && !self.has_body(message.stamp)?;
         let new_bytes = if group && !new_body { 0 } else { bytes };
         let usage = self.usage(*user)?;
@@ -243,23 +260,27 @@ impl<'c> Batch<'c> {
         Ok(true)
     }
 
-    /// Forgets all rows and dead letters of a user.
-    pub(crate) fn clear_user(&mut self, user: UserKey) -> Result<()> {
-        for sql in [
-            "SELECT seq FROM delivery WHERE tenant = ?1 AND user = ?2",
-            "SELECT id FROM dead_letters WHERE tenant = ?1 AND user = ?2",
-        ] {
-            let mut statement = self.conn.prepare_cached(sql)?;
-            let keys = statement.query_map((user.tenant.0, user.id.0), |row| row.get(0))?;
-            for key in keys.collect::<Result<Vec<i64>>>()? {
-                if sql.starts_with("SELECT seq") {
-                    self.delete(user, key.cast_unsigned())?;
-                } else {
-                    self.drop_dead(key)?;
-                }
-            }
+    /// Forgets the rows of a user up to `seq`, that included.
+    pub(crate) fn clear_rows(&mut self, user: UserKey, seq: u64) -> Result<()> {
+        let sql = "SELECT seq FROM delivery WHERE tenant = ?1 AND user = ?2 AND seq <= ?3";
+        for seq in self.keys(sql, (user.tenant.0, user.id.0, signed(seq.min(SEQ_MAX))))? {
+            self.delete(user, seq.cast_unsigned())?;
         }
         Ok(())
+    }
+
+    /// Forgets all rows and dead letters of a user.
+    pub(crate) fn clear_user(&mut self, user: UserKey) -> Result<()> {
+        self.clear_rows(user, SEQ_MAX)?;
+        let sql = "SELECT id FROM dead_letters WHERE tenant = ?1 AND user = ?2";
+        for id in self.keys(sql, (user.tenant.0, user.id.0))? {
+            self.drop_dead(id)?;
+        }
+        Ok(())
+    }
+
+    fn keys(&self, sql: &str, key: impl Params) -> Result<Vec<i64>> {
+        self.conn.prepare_cached(sql)?.query_map(key, |row| row.get(0))?.collect()
     }
 
     pub(crate) fn conn(&self) -> &'c Connection {

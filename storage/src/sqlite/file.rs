@@ -192,7 +192,7 @@ fn version(conn: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Applied in order; `user_version` counts those a file has had. Never edited, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// Appends and deletes of 100-byte messages cost a tenth to a third less processor time than with
 /// 4 KiB; 16 KiB save as much again, but twice the bytes go to the log where users are many.
@@ -204,4 +204,4 @@ const WAL_KEPT_BYTES: u32 = 64 << 20;
 /// Of the log, at once in memory.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Every statement of the store.
-const STATEMENTS_CACHED: usize = 64;
+const STATEMENTS_CACHED: usize = 128;

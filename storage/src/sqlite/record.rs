@@ -2,26 +2,37 @@
 //! with the rest.
 //!
 //! ```text
-//!   form=1 | flags | protocol | id length | id | [from: tenant id] | to: tenant id
-//!     u8      u8        u8         u8      0-32      2 x u32 LE        2 x u32 LE
+//!   form=2 | flags | protocol | id length | id | name length | name | [from] | to
+//!     u8      u8        u8         u8      0-64      u8       0-255     key    key
 //! ```
+//!
+//! A key is a tenant and an id, 2 x u32 LE; the name is the sender's. Form 1 is the same without
+//! the name; it is still read.
 //!
 //! Owns: that form, in both directions. Never: SQL. A head that no [`encode_head`] wrote decodes to
 //! `None`, whatever it is.
 
 use codec::{GroupId, GroupKey, Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
 
-/// Replaces `out` with the head of `message`.
+/// Replaces `out` with the head of `message`, which must not be for the public room: nothing then.
+/// A name beyond 255 bytes, which no protocol lets in, is left out.
 pub(super) fn encode_head(message: &Message, out: &mut Vec<u8>) {
+    out.clear();
     let from = if message.from.is_some() { FROM } else { 0 };
     let (to_group, tenant, id) = match message.to {
         Target::User(key) => (0, key.tenant.0, key.id.0),
         Target::Group(key) => (TO_GROUP, key.tenant.0, key.id.0),
+        Target::Room(_) => return,
     };
     let message_id = message.id.as_bytes();
-    out.clear();
+    let (name_len, name) = match u8::try_from(message.from_name.len()) {
+        Ok(len) => (len, &*message.from_name),
+        Err(_) => (0, &[][..]),
+    };
     out.extend([FORM, from | to_group, message.protocol.number(), message_id.len() as u8]);
     out.extend(message_id);
+    out.push(name_len);
+    out.extend(name);
     if let Some(key) = message.from {
         out.extend(key.tenant.0.to_le_bytes());
         out.extend(key.id.0.to_le_bytes());
@@ -33,12 +44,19 @@ pub(super) fn encode_head(message: &Message, out: &mut Vec<u8>) {
 /// The message of a head and its columns.
 pub(super) fn decode(head: &[u8], stamp: [u8; 16], time_ms: i64, body: &[u8]) -> Option<Message> {
     let (&[form, flags, protocol, id_len], rest) = head.split_first_chunk()?;
-    if form != FORM || flags & !(FROM | TO_GROUP) != 0 {
+    if !(FORM_WITHOUT_NAME..=FORM).contains(&form) || flags & !(FROM | TO_GROUP) != 0 {
         return None;
     }
     let protocol = ProtocolId::from_number(protocol)?;
     let (id, rest) = rest.split_at_checked(usize::from(id_len))?;
     let id = MessageId::new(id)?;
+    let (name, rest) = match form {
+        FORM_WITHOUT_NAME => (&[][..], rest),
+        _ => {
+            let (&len, rest) = rest.split_first()?;
+            rest.split_at_checked(usize::from(len))?
+        }
+    };
     let (from, rest) = if flags & FROM == 0 {
         (None, rest)
     } else {
@@ -55,7 +73,8 @@ pub(super) fn decode(head: &[u8], stamp: [u8; 16], time_ms: i64, body: &[u8]) ->
         Target::Group(GroupKey { tenant, id: GroupId(target) })
     };
     let (stamp, time_ms) = (u128::from_be_bytes(stamp), time_ms.cast_unsigned());
-    Some(Message { stamp, id, from, to, protocol, time_ms, body: body.into() })
+    let (from_name, body) = (name.into(), body.into());
+    Some(Message { stamp, id, from, from_name, to, protocol, time_ms, body })
 }
 
 fn split_key(bytes: &[u8]) -> Option<(TenantId, u32, &[u8])> {
@@ -64,7 +83,8 @@ fn split_key(bytes: &[u8]) -> Option<(TenantId, u32, &[u8])> {
     Some((TenantId(u32::from_le_bytes(*tenant)), u32::from_le_bytes(*id), rest))
 }
 
-const FORM: u8 = 1;
+const FORM_WITHOUT_NAME: u8 = 1;
+const FORM: u8 = 2;
 const FROM: u8 = 1;
 const TO_GROUP: u8 = 2;
 
@@ -72,11 +92,12 @@ const TO_GROUP: u8 = 2;
 mod tests {
     use super::*;
 
-    fn message(from: Option<UserKey>, to: Target, id: &[u8]) -> Message {
+    fn message(from: Option<UserKey>, to: Target, id: &[u8], name: &[u8]) -> Message {
         Message {
             stamp: u128::MAX - 7,
             id: MessageId::new(id).unwrap(),
             from,
+            from_name: name.into(),
             to,
             protocol: ProtocolId::ALL[0],
             time_ms: u64::MAX,
@@ -88,10 +109,10 @@ mod tests {
         let user = UserKey { tenant: TenantId(u32::MAX), id: UserId(7) };
         let group = GroupKey { tenant: TenantId(1), id: GroupId(u32::MAX) };
         vec![
-            message(None, Target::User(user), b""),
-            message(Some(user), Target::User(user), &[0; 32]),
-            message(None, Target::Group(group), b"id"),
-            message(Some(user), Target::Group(group), &[255; 32]),
+            message(None, Target::User(user), b"", b""),
+            message(Some(user), Target::User(user), &[0; 64], b"alice"),
+            message(None, Target::Group(group), b"id", &[0; 255]),
+            message(Some(user), Target::Group(group), &[255; 64], &[255]),
         ]
     }
 
@@ -109,6 +130,30 @@ mod tests {
     }
 
     #[test]
+    fn a_head_from_before_names_is_read_without_one() {
+        let mut head = Vec::new();
+        for message in samples() {
+            encode_head(&message, &mut head);
+            let name_at = 4 + message.id.as_bytes().len();
+            head.drain(name_at..=name_at + message.from_name.len());
+            head[0] = FORM_WITHOUT_NAME;
+            let nameless = Message { from_name: [].into(), ..message };
+            assert_eq!(decoded(&head, &nameless).as_ref(), Some(&nameless));
+        }
+    }
+
+    #[test]
+    fn a_name_too_long_is_left_out_and_a_message_to_a_room_has_no_head() {
+        let mut head = Vec::new();
+        let user = Target::User(UserKey::default());
+        encode_head(&message(None, user, b"id", &[b'n'; 256]), &mut head);
+        let nameless = message(None, user, b"id", b"");
+        assert_eq!(decoded(&head, &nameless).as_ref(), Some(&nameless));
+        encode_head(&message(None, Target::Room(TenantId(1)), b"id", b""), &mut head);
+        assert!(head.is_empty());
+    }
+
+    #[test]
     fn a_head_cut_short_lengthened_or_of_another_form_is_none_and_never_a_panic() {
         let mut head = Vec::new();
         for message in samples() {
@@ -118,7 +163,7 @@ mod tests {
             }
             let longer = [&head[..], b"\0"].concat();
             assert_eq!(decoded(&longer, &message), None);
-            for (at, wrong) in [(0, 2), (1, 4), (2, 255), (3, 33)] {
+            for (at, wrong) in [(0, 0), (0, 3), (1, 4), (2, 255), (3, 65)] {
                 let mut head = head.clone();
                 head[at] = wrong;
                 assert_eq!(decoded(&head, &message), None, "byte {at} = {wrong}");

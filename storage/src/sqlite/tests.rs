@@ -22,6 +22,7 @@ fn append(seq: u64, len: usize) -> Write {
         stamp: u128::from(seq),
         id: MessageId::new(b"id").unwrap(),
         from: None,
+        from_name: [].into(),
         to: Target::User(user(1)),
         protocol: ProtocolId::ALL[0],
         time_ms: 1,
@@ -136,7 +137,7 @@ fn statements_are_compiled_once_whatever_is_bound_to_them() {
         assert_eq!(found, Ok((Some(UserId(1)), seq == 1)));
     }
     for sql in [READ, NAME_AND_ID] {
-        let again = store.query(|conn| {
+        let again = store.select(|conn| {
             let statement = conn.prepare_cached(sql)?;
             assert!(statement.get_status(StatementStatus::Run) >= 4, "it was in the cache");
             Ok(statement.get_status(StatementStatus::RePrepare))
