@@ -10,11 +10,7 @@ use crate::request::{Found, NameKind};
 pub(crate) trait Names {
     type Error;
 
-    fn user_named(
-        &mut self,
-        tenant: TenantId,
-        name: &[u8],
-    ) -> Result<Option<UserId>, Self::Error>;
+    fn user_named(&mut self, tenant: TenantId, name: &[u8]) -> Result<Option<UserId>, Self::Error>;
 
     /// The name bound to an id.
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, Self::Error>;

@@ -3,9 +3,7 @@
 //! Owns: these rules and their bounds, once for all backends. Never: where anything is kept; a
 //! backend brings the primitives of [`Roster`] and runs [`answer`] in a transaction.
 
-use codec::{
-    Answer, Contact, Failure, Group, GroupId, GroupKey, Query, TenantId, UserId, UserKey,
-};
+use codec::{Answer, Contact, Failure, Group, GroupId, GroupKey, Query, TenantId, UserId, UserKey};
 
 use crate::names::{Names, decimal, find_group, find_user};
 
@@ -52,11 +50,7 @@ pub(crate) trait Roster: Names {
     fn set_owner(&mut self, group: GroupKey, owner: UserId) -> Result<(), Self::Error>;
 
     /// Members by the time they came, at most `limit`, with their names.
-    fn members(
-        &mut self,
-        group: GroupKey,
-        limit: u32,
-    ) -> Result<Vec<(UserId, Name)>, Self::Error>;
+    fn members(&mut self, group: GroupKey, limit: u32) -> Result<Vec<(UserId, Name)>, Self::Error>;
     fn is_member(&mut self, group: GroupKey, user: UserId) -> Result<bool, Self::Error>;
     fn member_count(&mut self, group: GroupKey) -> Result<u32, Self::Error>;
     /// He is none yet.
@@ -183,8 +177,7 @@ pub(crate) fn has_room<R: Roster>(
     user: UserId,
 ) -> Result<bool, R::Error> {
     let user = UserKey { tenant: group.tenant, id: user };
-    Ok(roster.member_count(group)? < roster.members_max()
-        && roster.group_count(user)? < GROUPS_MAX)
+    Ok(roster.member_count(group)? < roster.members_max() && roster.group_count(user)? < GROUPS_MAX)
 }
 
 fn contacts<R: Roster>(roster: &mut R, user: UserKey) -> Result<Answer, R::Error> {
@@ -211,11 +204,7 @@ fn groups<R: Roster>(roster: &mut R, user: UserKey) -> Result<Answer, R::Error> 
     Ok(Answer::Groups(heads.into_iter().map(|head| shown_group(head, Vec::new())).collect()))
 }
 
-fn members<R: Roster>(
-    roster: &mut R,
-    user: UserKey,
-    id: GroupId,
-) -> Result<Answer, R::Error> {
+fn members<R: Roster>(roster: &mut R, user: UserKey, id: GroupId) -> Result<Answer, R::Error> {
     let group = GroupKey { tenant: user.tenant, id };
     if !roster.is_member(group, user.id)? {
         return Ok(Answer::Failed(Failure::NotAllowed));

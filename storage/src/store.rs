@@ -10,11 +10,25 @@ use crate::request::{Append, DeadReason, Found, NameKind, Row, StoreError};
 #[derive(Debug)]
 pub enum Write {
     Append(Append),
-    Delete { user: UserKey, seq: u64 },
-    FailedRound { user: UserKey, seq: u64, charge: bool },
-    DeadLetter { user: UserKey, seq: u64, reason: DeadReason },
+    Delete {
+        user: UserKey,
+        seq: u64,
+    },
+    FailedRound {
+        user: UserKey,
+        seq: u64,
+        charge: bool,
+    },
+    DeadLetter {
+        user: UserKey,
+        seq: u64,
+        reason: DeadReason,
+    },
     /// The binding of an [`Append`] without a message.
-    Bind { user: UserKey, name: Box<[u8]> },
+    Bind {
+        user: UserKey,
+        name: Box<[u8]>,
+    },
 }
 
 /// A store of offline deliveries, users and groups. Blocking; used from one sidecar thread at a

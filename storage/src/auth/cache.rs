@@ -211,7 +211,7 @@ mod tests {
     fn a_login_passes_again_until_it_expires() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = self::key(&cache, &request("alice", "secret"));
+        let key = key(&cache, &request("alice", "secret"));
         pass(&cache, key, 7, now);
         assert_eq!(cache.lookup(key, now + TTL - Duration::from_millis(1)).ok(), Some(login(7)));
         assert!(cache.lookup(key, now + TTL).is_err());
@@ -255,7 +255,8 @@ mod tests {
     fn at_the_bound_the_oldest_is_evicted() {
         let cache = LoginCache::new(3, TTL);
         let now = Instant::now();
-        let keys: Vec<_> = (0..5).map(|i| key(&cache, &request(&i.to_string(), "secret"))).collect();
+        let keys: Vec<_> =
+            (0..5).map(|i| key(&cache, &request(&i.to_string(), "secret"))).collect();
         for (i, &key) in keys.iter().enumerate() {
             pass(&cache, key, i as u32, now);
         }
@@ -283,7 +284,7 @@ mod tests {
     fn a_verdict_from_before_a_clear_is_not_kept() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = self::key(&cache, &request("alice", "secret"));
+        let key = key(&cache, &request("alice", "secret"));
         let asked = cache.lookup(key, now).expect_err("not there yet");
         cache.clear();
         cache.insert(key, login(7), asked, now);

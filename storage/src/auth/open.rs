@@ -172,9 +172,8 @@ impl OpenIds {
         let table = self.lock();
         let handed_out = table.ids.get(name).copied().filter(|id| !taken(*id));
         // Not remembered: the shard sees who is on it, the store who was there before.
-        let is_free = |id: &UserId| {
-            !table.handed_out.contains(&UserKey { tenant: name.0, id: *id })
-        };
+        let is_free =
+            |id: &UserId| !table.handed_out.contains(&UserKey { tenant: name.0, id: *id });
         handed_out.or_else(|| free.filter(is_free))
     }
 

@@ -57,9 +57,7 @@ impl Tokens {
 impl Authenticator for Tokens {
     fn authenticate(&mut self, request: &AuthRequest) -> AuthVerdict {
         match &request.proof {
-            Proof::Token(token) => {
-                self.check(request, token).unwrap_or(AuthVerdict::Unavailable)
-            }
+            Proof::Token(token) => self.check(request, token).unwrap_or(AuthVerdict::Unavailable),
             _ => self.inner.authenticate(request),
         }
     }

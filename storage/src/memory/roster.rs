@@ -101,8 +101,7 @@ impl Roster for MemoryStore {
 
     fn free_group_id(&mut self, tenant: TenantId) -> Result<Option<GroupId>> {
         let next = self.next_groups.get(&tenant).copied().unwrap_or(FIRST_GROUP_ID);
-        let is_free =
-            |id: &u32| !self.groups.contains_key(&GroupKey { tenant, id: GroupId(*id) });
+        let is_free = |id: &u32| !self.groups.contains_key(&GroupKey { tenant, id: GroupId(*id) });
         let ids = (next..=LAST_GROUP_ID).chain(FIRST_GROUP_ID..next);
         let Some(id) = ids.into_iter().find(is_free) else { return Ok(None) };
         self.next_groups.insert(tenant, id + 1);

@@ -26,9 +26,7 @@ use codec::{Answer, GroupKey, Query, TenantId, UserKey};
 use super::retained::Retained;
 use crate::auth::OpenIds;
 use crate::metrics::{Counters, StoreFigures};
-use crate::request::{
-    AuthVerdict, Found, NameKind, Reply, Request, ShardIndex, StoreError,
-};
+use crate::request::{AuthVerdict, Found, NameKind, Reply, Request, ShardIndex, StoreError};
 use crate::roster::{changes, users_named};
 use crate::store::{Store, Write};
 

@@ -48,9 +48,8 @@ impl SimpleIm {
         change: impl FnOnce(&mut Tables<'_>, &mut Batch<'_>) -> Outcome<T>,
     ) -> Result<T, StoreError> {
         let members_max = self.store.options().group_members_max;
-        self.store.transact(|batch| {
-            change(&mut Tables { conn: batch.conn(), members_max }, batch)
-        })?
+        self.store
+            .transact(|batch| change(&mut Tables { conn: batch.conn(), members_max }, batch))?
     }
 
     /// As [`Self::change`], for what a running gateway may have cached.
@@ -119,10 +118,8 @@ impl Accounts for SimpleIm {
             let sql = "INSERT OR REPLACE INTO tokens
                        (tenant, hash, user, name, device, ip, port, expires_ms)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-            tables.change(
-                sql,
-                params![tenant, hash, user.0, name, device, ip, port, expires_ms],
-            )?;
+            tables
+                .change(sql, params![tenant, hash, user.0, name, device, ip, port, expires_ms])?;
             let sql = "DELETE FROM tokens WHERE id IN (SELECT id FROM tokens
                        WHERE tenant = ?1 AND user = ?2 ORDER BY id DESC LIMIT -1 OFFSET ?3)";
             tables.change(sql, (tenant, user.0, USER_TOKENS_MAX))?;
@@ -323,12 +320,8 @@ impl Accounts for SimpleIm {
                     users.push(id);
                 }
             }
-            let about = roster::NewGroup {
-                name: None,
-                title: name,
-                owner: Some(creator),
-                key: Some(&key),
-            };
+            let about =
+                roster::NewGroup { name: None, title: name, owner: Some(creator), key: Some(&key) };
             let group = GroupKey { tenant, id };
             let members = roster::populate(tables, group, &about, &users)?;
             Ok(Ok(NewGroup { id, key: key.clone(), members }))
