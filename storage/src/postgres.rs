@@ -96,10 +96,7 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Postgres {
     /// Connects and brings the tables up to date.
-    pub(crate) fn open(
-        url: &str,
-        options: Options,
-    ) -> std::result::Result<Self, PostgresProblem> {
+    pub(crate) fn open(url: &str, options: Options) -> std::result::Result<Self, PostgresProblem> {
         let config: Config = url.parse().map_err(|_| PostgresProblem::Url)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -318,12 +315,6 @@ impl CallError {
     /// The server ended the session, and that was all.
     fn is_closed(&self) -> bool {
         matches!(self, Self::Postgres(_)) && self.is_broken()
-    }
-
-    /// Something that must be there once is there already.
-    pub(crate) fn is_conflict(&self) -> bool {
-        use tokio_postgres::error::SqlState;
-        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION))
     }
 }
 

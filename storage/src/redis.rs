@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use codec::{Target, UserKey};
 use redis::{Client, Cmd, Connection, FromRedisValue, RedisError, Value};
 
-pub(crate) use self::durability::RedisProblem;
+pub use self::durability::RedisProblem;
 use self::row::{DEAD_ROW_AT, Letter, NewRow, seq_bytes, user_bytes, user_of_bytes};
 use crate::admin::{AdminError, DeadLetter};
 use crate::breaker::{Breaker, Policy};
@@ -60,6 +60,8 @@ pub(crate) struct Options {
 pub(crate) struct Redis {
     client: Client,
     options: Options,
+    /// What a server calls [`SCRIPTS`]: every one the same.
+    scripts: Scripts,
     live: Option<Live>,
     breaker: Breaker,
     trouble: Option<String>,
@@ -69,7 +71,6 @@ pub(crate) struct Redis {
 /// A connection and what is known of the server behind it.
 struct Live {
     connection: Connection,
-    scripts: [String; SCRIPTS.len()],
     replicas: u64,
     replicas_asked: Instant,
 }
@@ -97,12 +98,12 @@ impl Redis {
     pub(crate) fn open(url: &str, options: Options) -> Result<Self, RedisProblem> {
         let client = Client::open(url).map_err(|_| RedisProblem::Url)?;
         let breaker = Breaker::new(BREAKER);
-        let live = match Live::connect(&client, &options) {
-            Ok(live) => Some(live),
+        let (live, scripts) = match Live::connect(&client, &options) {
+            Ok((live, scripts)) => (Some(live), scripts),
             Err(CallError::Problem(problem)) => return Err(problem),
             Err(error) => return Err(RedisProblem::Unreachable(error.to_string())),
         };
-        Ok(Self { client, options, live, breaker, trouble: None, unreadable: 0 })
+        Ok(Self { client, options, scripts, live, breaker, trouble: None, unreadable: 0 })
     }
 
     pub(crate) fn trouble(&self) -> Option<&str> {
@@ -152,7 +153,8 @@ impl Redis {
         while after < SEQ_MAX {
             // One more than asked for tells whether there are more.
             let limit = (u64::from(rows) + 1).saturating_sub(taken.len() as u64).min(PAGE_ROWS);
-            let members = self.members(key.as_bytes(), after + 1, limit, bytes.min(PAGE_BYTES), 0)?;
+            let members =
+                self.members(key.as_bytes(), after + 1, limit, bytes.min(PAGE_BYTES), 0)?;
             if members.is_empty() {
                 break;
             }
@@ -262,16 +264,22 @@ impl Redis {
         bytes: u32,
         row_at: usize,
     ) -> Result<Vec<Member>, StoreError> {
-        let mut cmd = script(Script::Read);
+        let mut cmd = self.script(Script::Read);
         cmd.arg(1).arg(key).arg(&seq_bytes(from)).arg(limit).arg(bytes).arg(row_at);
         let flat: Vec<Vec<u8>> = self.ask(&cmd)?;
         let mut flat = flat.into_iter();
         Ok(std::iter::from_fn(|| Some((flat.next()?, flat.next()?, flat.next()?))).collect())
     }
 
+    fn script(&self, script: Script) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.scripts[script as usize]);
+        cmd
+    }
+
     /// A call of `rows.lua`.
     fn change(&self, what: &str) -> Cmd {
-        let mut cmd = script(Script::Rows);
+        let mut cmd = self.script(Script::Rows);
         cmd.arg(0).arg(what).arg(&crate::external::now_ms().to_be_bytes());
         cmd
     }
@@ -308,7 +316,7 @@ impl Redis {
         // A connection that the server closed meanwhile (a restart) is no failure.
         let stale = matches!(&result, Some(Err(error)) if error.is_dropped());
         if result.is_none() || (stale && again) {
-            result = Some(Live::connect(&self.client, &self.options).and_then(|mut live| {
+            result = Some(Live::connect(&self.client, &self.options).and_then(|(mut live, _)| {
                 let result = call(&mut live, &self.options);
                 if !result.as_ref().is_err_and(CallError::is_broken) {
                     self.live = Some(live);
@@ -337,7 +345,7 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Live {
-    fn connect(client: &Client, options: &Options) -> Result<Self, CallError> {
+    fn connect(client: &Client, options: &Options) -> Result<(Self, Scripts), CallError> {
         let mut connection = client.get_connection_with_timeout(options.timeout)?;
         connection.set_read_timeout(Some(options.timeout))?;
         connection.set_write_timeout(Some(options.timeout))?;
@@ -350,12 +358,10 @@ impl Live {
             *text = redis::cmd("SCRIPT").arg("LOAD").arg(&*text).query(&mut connection)?;
         }
         let replicas = durability::replicas(&mut connection)?;
-        Ok(Self { connection, scripts, replicas, replicas_asked: Instant::now() })
+        Ok((Self { connection, replicas, replicas_asked: Instant::now() }, scripts))
     }
 
-    /// `cmd` begins with the place of its script in [`SCRIPTS`], see [`script`].
     fn call<T: FromRedisValue>(&mut self, cmd: &Cmd) -> Result<T, CallError> {
-        let cmd = self.with_script(cmd);
         Ok(cmd.query(&mut self.connection)?)
     }
 
@@ -368,7 +374,7 @@ impl Live {
             return self.call(cmd);
         }
         let mut pipe = redis::pipe();
-        pipe.add_command(self.with_script(cmd));
+        pipe.add_command(cmd.clone());
         let patience = u64::try_from(timeout.as_millis() / 2).unwrap_or(u64::MAX).max(1);
         pipe.cmd("WAIT").arg(1).arg(patience);
         let (done, confirmed): (Value, u64) = pipe.query(&mut self.connection)?;
@@ -377,39 +383,11 @@ impl Live {
         }
         Ok(T::from_redis_value(done).map_err(RedisError::from)?)
     }
-
-    /// The command with the name of the script that this server gave it.
-    fn with_script(&self, cmd: &Cmd) -> Cmd {
-        let mut args = cmd.args_iter().map(|arg| match arg {
-            redis::Arg::Simple(bytes) => bytes,
-            _ => b"",
-        });
-        let first = args.next().unwrap_or_default();
-        let mut named = Cmd::new();
-        match first {
-            b"EVALSHA" => {
-                let place = args.next().and_then(|arg| arg.first().copied()).unwrap_or_default();
-                named.arg(first).arg(&self.scripts[usize::from(place)]);
-            }
-            other => {
-                named.arg(other);
-            }
-        }
-        for arg in args {
-            named.arg(arg);
-        }
-        named
-    }
 }
 
+type Scripts = [String; SCRIPTS.len()];
+/// A member, and the head and body that it shares.
 type Member = (Vec<u8>, Vec<u8>, Vec<u8>);
-
-/// A call of a script, whose name stands in for the server's.
-fn script(script: Script) -> Cmd {
-    let mut cmd = redis::cmd("EVALSHA");
-    cmd.arg(&[script as u8][..]);
-    cmd
-}
 
 fn add_write(cmd: &mut Cmd, write: &Write, row: &mut NewRow) {
     match write {
@@ -458,15 +436,22 @@ impl CallError {
     /// The connection is of no use any more: anything but an error reply.
     fn is_broken(&self) -> bool {
         match self {
-            Self::Redis(error) => error.is_io_error() || error.is_unrecoverable_error(),
+            // A server that does not know the scripts is another than the one that was connected.
+            Self::Redis(error) => {
+                error.is_io_error() || error.is_unrecoverable_error() || is_unknown_script(error)
+            }
             Self::Problem(_) => true,
             Self::NotReplicated | Self::Resting => false,
         }
     }
 
     fn is_dropped(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.is_connection_dropped())
+        matches!(self, Self::Redis(error) if error.is_connection_dropped() || is_unknown_script(error))
     }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
 }
 
 impl std::fmt::Display for CallError {
@@ -497,8 +482,11 @@ impl From<CallError> for StoreError {
 }
 
 /// In the order of [`Script`].
-const SCRIPTS: [&str; 3] =
-    [include_str!("redis/rows.lua"), include_str!("redis/read.lua"), include_str!("redis/token.lua")];
+const SCRIPTS: [&str; 3] = [
+    include_str!("redis/rows.lua"),
+    include_str!("redis/read.lua"),
+    include_str!("redis/token.lua"),
+];
 
 /// The first failure opens it: every call behind a dead Redis would wait for the time-out.
 const BREAKER: Policy = Policy {

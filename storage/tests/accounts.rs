@@ -2,11 +2,14 @@
 //! them: tokens, and no password at all.
 
 mod doubles;
+#[path = "external/servers.rs"]
+mod servers;
 
 use std::time::Duration;
 
 use codec::{GroupId, GroupKey, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
 use doubles::{auth, pass};
+use servers::Place;
 use storage::accounts::{
     Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
     new_token,
@@ -16,20 +19,24 @@ use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, Proof, SqliteStore, Store as _, TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store,
+    TenantRef,
 };
 use tempfile::TempDir;
 
 /// Accounts under test, and further handles on what they are kept in.
 trait Backend {
     fn open() -> Self;
+    type Store: Store + 'static;
     fn accounts(&self) -> Box<dyn Accounts>;
-    fn store(&self) -> SqliteStore;
+    fn store(&self) -> Self::Store;
 }
 
 struct Embedded(TempDir);
 
 impl Backend for Embedded {
+    type Store = SqliteStore;
+
     fn open() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -43,10 +50,33 @@ impl Backend for Embedded {
     }
 }
 
+impl Backend for Place {
+    type Store = ExternalStore;
+
+    fn open() -> Self {
+        Self::new().expect("asked before")
+    }
+
+    fn accounts(&self) -> Box<dyn Accounts> {
+        Box::new(self.store())
+    }
+
+    fn store(&self) -> ExternalStore {
+        Self::open(self)
+    }
+}
+
 /// Every function named here runs once per backend.
 macro_rules! suite {
     ($($name:ident)*) => {
         mod sqlite { $(#[test] fn $name() { super::$name::<super::Embedded>(); })* }
+        mod postgres_and_redis {
+            $(#[test] fn $name() {
+                if super::Place::is_available() {
+                    super::$name::<super::Place>();
+                }
+            })*
+        }
     };
 }
 

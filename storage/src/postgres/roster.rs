@@ -83,29 +83,42 @@ impl Tables<'_> {
         self.row(sql, params, |row| number(row, 0))
     }
 
-    /// An id from `first` to `last` for which `is_taken` finds nothing, as the successor of the
-    /// last one given out for that kind of thing.
+    /// An id from `first` to `last` that is free, as the successor of the last one given out for
+    /// that kind of thing. `next_free` finds the first free one from its second parameter on.
     pub(super) fn free_id(
         &mut self,
         tenant: TenantId,
         kind: &str,
         (first, last): (u32, u32),
-        is_taken: &'static str,
+        next_free: &'static str,
     ) -> Result<Option<u32>> {
         let tenant = i64::from(tenant.0);
         let sql = "SELECT next FROM ringpost_next_ids WHERE tenant = $1 AND kind = $2";
-        let mut next = self.id(sql, &[&tenant, &kind])?.unwrap_or(first);
-        for _ in 0..TRIES_MAX {
-            let id = if (first..=last).contains(&next) { next } else { first };
-            next = id.saturating_add(1);
-            if !self.is(is_taken, &[&tenant, &i64::from(id)])? {
-                let sql = "INSERT INTO ringpost_next_ids VALUES ($1, $2, $3)
-                           ON CONFLICT (tenant, kind) DO UPDATE SET next = excluded.next";
-                self.change(sql, &[&tenant, &kind, &i64::from(next)])?;
-                return Ok(Some(id));
-            }
+        let next = self.id(sql, &[&tenant, &kind])?.unwrap_or(first);
+        for from in [next.clamp(first, last), first] {
+            let free: i64 = self.value(next_free, &[&tenant, &i64::from(from)])?.unwrap_or(0);
+            let fits = u32::try_from(free).ok().filter(|id| (first..=last).contains(id));
+            let Some(id) = fits else { continue };
+            // After the last one again from the first.
+            let next = if id == last { first } else { id + 1 };
+            let sql = "INSERT INTO ringpost_next_ids VALUES ($1, $2, $3)
+                       ON CONFLICT (tenant, kind) DO UPDATE SET next = excluded.next";
+            self.change(sql, &[&tenant, &kind, &i64::from(next)])?;
+            return Ok(Some(id));
         }
         Ok(None)
+    }
+
+    /// Groups whose owner has left for good pass to the member who is there the longest.
+    pub(super) fn disown(&mut self, user: UserKey) -> Result<()> {
+        let (tenant, id) = key(user);
+        let sql = "UPDATE ringpost_groups g SET owner = (SELECT m.user_id FROM ringpost_members m
+                       WHERE m.tenant = g.tenant AND m.group_id = g.id
+                       ORDER BY m.joined, m.user_id LIMIT 1)
+                   WHERE g.tenant = $1 AND g.owner = $2 AND NOT EXISTS (
+                       SELECT 1 FROM ringpost_members m
+                       WHERE m.tenant = g.tenant AND m.group_id = g.id AND m.user_id = g.owner)";
+        self.change(sql, &[&tenant, &id]).map(drop)
     }
 }
 
@@ -204,8 +217,7 @@ impl Roster for Tables<'_> {
 
     fn free_group_id(&mut self, tenant: TenantId) -> Result<Option<GroupId>> {
         let range = (FIRST_GROUP_ID, LAST_GROUP_ID);
-        let is_taken = "SELECT 1 FROM ringpost_groups WHERE tenant = $1 AND id = $2";
-        Ok(self.free_id(tenant, "group", range, is_taken)?.map(GroupId))
+        Ok(self.free_id(tenant, "group", range, NEXT_FREE_GROUP)?.map(GroupId))
     }
 
     fn add_group(&mut self, group: GroupKey, about: &NewGroup<'_>) -> Result<()> {
@@ -279,7 +291,7 @@ fn named(row: &Row) -> Result<(UserId, Name)> {
 }
 
 fn group_head(row: &Row) -> Result<GroupHead> {
-    let bytes = |column| Ok(get::<Option<Vec<u8>>>(row, column)?.map(Vec::into_boxed_slice));
+    let bytes = |column| get::<Option<Vec<u8>>>(row, column).map(|it| it.map(Into::into));
     let owner = match get::<Option<i64>>(row, 3)? {
         Some(_) => Some((UserId(number(row, 3)?), bytes(4)?)),
         None => None,
@@ -292,5 +304,9 @@ fn group_head(row: &Row) -> Result<GroupHead> {
     })
 }
 
-/// Ids in a row that somebody chose himself.
-const TRIES_MAX: u32 = 1000;
+/// The place before the first, or an id in use, whose successor is free.
+const NEXT_FREE_GROUP: &str = "SELECT s.id + 1 FROM (
+        SELECT $2::bigint - 1 AS id
+        UNION ALL SELECT id FROM ringpost_groups WHERE tenant = $1 AND id >= $2) s
+    WHERE NOT EXISTS (SELECT 1 FROM ringpost_groups g WHERE g.tenant = $1 AND g.id = s.id + 1)
+    ORDER BY s.id LIMIT 1";

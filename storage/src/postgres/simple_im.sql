@@ -220,6 +220,10 @@ BEGIN
             localtimestamp, localtimestamp)
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, phone = excluded.phone,
             password = excluded.password, salt = excluded.salt, updated_at = localtimestamp;
+    -- Its next user shall not ask for the same id. (Larger ids were not handed out in turn.)
+    PERFORM setval(s.ids, NEW.id)
+        FROM (SELECT pg_get_serial_sequence('users', 'id')::regclass AS ids) s
+        WHERE NEW.id < 1000000000 AND NEW.id > coalesce(pg_sequence_last_value(s.ids), 0);
     PERFORM ringpost_carry(false);
     RETURN NULL;
 END $$;
