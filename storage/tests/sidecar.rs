@@ -487,7 +487,9 @@ fn each_realm_has_its_own_authenticator_and_its_own_cached_logins() {
     let (second, second_calls) = Scripted::boxed(|_| pass(2), false);
     let (store, _handle) = double();
     let (woken, wakes) = unbounded();
-    let waker: Waker = Box::new(move || drop(woken.send(())));
+    let waker: Waker = Box::new(move || {
+        let _ = woken.send(());
+    });
     let config = Config {
         store: Box::new(store),
         open_ids: None,

@@ -78,6 +78,8 @@ suite! {
     joining_is_open_and_leaving_may_be_repeated
     a_group_passes_to_its_oldest_member_and_ends_with_the_last
     groups_are_bounded_and_nothing_is_left_of_one_that_was_refused
+    a_user_is_in_a_bounded_number_of_groups
+    members_of_a_large_group_are_not_listed
 }
 
 fn open<B: Backend>() -> B {

@@ -1,8 +1,8 @@
 //! Logins that passed a short while ago, so that a reconnect storm does not pay for argon2 or the
 //! user centre twice.
 //!
-//! Owns: keyed hashes of credentials and the users they stood for. Never: a secret, nor a login that
-//! was denied or that a token passed.
+//! Owns: keyed hashes of credentials and the users they stood for. Never: a secret, nor a login
+//! that was denied or that a token passed.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;

@@ -1,7 +1,9 @@
 //! Names, contacts and groups: what every store does with them.
 
 use codec::{Answer, Contact, Failure, Group, GroupId, Query, TenantId, UserId, UserKey};
-use storage::roster::{CONTACTS_MAX, FIRST_GROUP_ID, GROUP_NAME_LEN_MAX, GROUP_TITLE_LEN_MAX};
+use storage::roster::{
+    CONTACTS_MAX, FIRST_GROUP_ID, GROUP_NAME_LEN_MAX, GROUP_TITLE_LEN_MAX, GROUPS_MAX, LISTED_MAX,
+};
 use storage::store::Write;
 use storage::{Found, NameKind};
 
@@ -165,12 +167,12 @@ pub(crate) fn contacts_are_bounded<B: Backend>() {
         .map(|n| Write::Bind { user: user(1000 + n), name: bytes(&format!("u{n}")) })
         .collect();
     b.store().write(&binds);
-    let add = |n: u32| Query::AddContact(bytes(&format!("u{n}")));
-    for n in 0..CONTACTS_MAX {
-        assert_eq!(ask(&mut b, ALICE, add(n)), UNCHANGED);
-    }
-    assert_eq!(ask(&mut b, ALICE, add(CONTACTS_MAX)), failed(Failure::TooMany));
-    assert_eq!(ask(&mut b, ALICE, add(0)), UNCHANGED, "he is one already");
+    let add = |n: u32| (user(ALICE), Query::AddContact(bytes(&format!("u{n}"))));
+    let all: Vec<_> = (0..=CONTACTS_MAX).chain([0]).map(add).collect();
+    let mut answers = b.store().queries(&all);
+    assert_eq!(answers.pop(), Some(Ok((Answer::Done, None))), "he is one already");
+    assert_eq!(answers.pop(), Some(Ok((Answer::Failed(Failure::TooMany), None))));
+    assert!(answers.iter().all(|answer| *answer == Ok((Answer::Done, None))));
 }
 
 pub(crate) fn a_group_gets_the_name_or_number_it_asks_for_or_a_free_one<B: Backend>() {
@@ -266,4 +268,33 @@ pub(crate) fn groups_are_bounded_and_nothing_is_left_of_one_that_was_refused<B: 
     assert_eq!(create(&mut b, ALICE, "lobby", &["bob"]).0, made("lobby", "alice"));
     assert_eq!(ask(&mut b, CAROL, join("lobby")), failed(Failure::TooMany));
     assert_eq!(ask(&mut b, BOB, join("lobby")), UNCHANGED);
+}
+
+pub(crate) fn a_user_is_in_a_bounded_number_of_groups<B: Backend>() {
+    let mut b = open::<B>();
+    let new = |n: u32, users: &[&str]| Query::CreateGroup {
+        id: bytes(&format!("g{n}")),
+        title: bytes(""),
+        users: users.iter().map(|name| bytes(name)).collect(),
+    };
+    let all: Vec<_> = (0..=GROUPS_MAX).map(|n| (user(ALICE), new(n, &[]))).collect();
+    let mut answers = b.store().queries(&all);
+    assert_eq!(answers.pop(), Some(Ok((Answer::Failed(Failure::TooMany), None))));
+    assert!(answers.iter().all(|answer| matches!(answer, Ok((Answer::Groups(_), Some(_))))));
+    create(&mut b, BOB, "lobby", &["alice", "carol"]);
+    let without = Answer::Groups(vec![shown("lobby", "bob", &["bob", "carol"])]);
+    assert_eq!(ask(&mut b, BOB, members("lobby")), (without, None), "nobody is put into more");
+    assert_eq!(ask(&mut b, ALICE, join("lobby")), failed(Failure::TooMany));
+    ask(&mut b, ALICE, leave("g0"));
+    assert!(ask(&mut b, ALICE, join("lobby")).1.is_some());
+}
+
+pub(crate) fn members_of_a_large_group_are_not_listed<B: Backend>() {
+    let mut b = open::<B>();
+    let ids: Vec<_> = (0..=LISTED_MAX).map(UserId).collect();
+    b.set_members(group(7), &ids[1..]);
+    let (answer, _) = ask(&mut b, ALICE, members("7"));
+    assert!(matches!(answer, Answer::Groups(groups) if groups[0].users.len() == 10_000));
+    b.set_members(group(7), &ids);
+    assert_eq!(ask(&mut b, ALICE, members("7")), failed(Failure::TooLarge));
 }
