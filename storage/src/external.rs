@@ -252,6 +252,24 @@ impl Store for ExternalStore {
         Ok(self.postgres.run(kind, |tables| answer(tables, user, query))?)
     }
 
+    fn queries(
+        &mut self,
+        queries: &[(UserKey, Query)],
+    ) -> Vec<Result<(Answer, Option<GroupId>), StoreError>> {
+        let Some((first, _)) = queries.first() else { return Vec::new() };
+        let tenant = first.tenant;
+        if queries.iter().any(|(user, _)| user.tenant != tenant) {
+            return queries.iter().map(|(user, query)| self.query(*user, query)).collect();
+        }
+        let done = self.postgres.run(Kind::Change(tenant), |tables| {
+            queries.iter().map(|(user, query)| answer(tables, *user, query)).collect()
+        });
+        match done {
+            Ok::<Vec<_>, _>(answers) => answers.into_iter().map(Ok).collect(),
+            Err(_) => vec![Err(StoreError::Unavailable); queries.len()],
+        }
+    }
+
     fn user_by_name(
         &mut self,
         tenant: TenantId,

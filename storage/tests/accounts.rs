@@ -14,13 +14,13 @@ use storage::accounts::{
     Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
     new_token,
 };
+use storage::admin::NewGroup;
 use storage::auth::{Authenticator, Local, NoPassword, Tokens};
 use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store,
-    TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store, TenantRef,
 };
 use tempfile::TempDir;
 
@@ -30,6 +30,8 @@ trait Backend {
     type Store: Store + 'static;
     fn accounts(&self) -> Box<dyn Accounts>;
     fn store(&self) -> Self::Store;
+    /// As an operator.
+    fn make_group(store: &mut Self::Store, group: &NewGroup);
 }
 
 struct Embedded(TempDir);
@@ -48,6 +50,10 @@ impl Backend for Embedded {
     fn store(&self) -> SqliteStore {
         SqliteStore::open(&self.0.path().join("store.db"), Options::default()).unwrap()
     }
+
+    fn make_group(store: &mut SqliteStore, group: &NewGroup) {
+        store.create_group(group).unwrap();
+    }
 }
 
 impl Backend for Place {
@@ -63,6 +69,10 @@ impl Backend for Place {
 
     fn store(&self) -> ExternalStore {
         Self::open(self)
+    }
+
+    fn make_group(store: &mut ExternalStore, group: &NewGroup) {
+        store.create_group(group).unwrap();
     }
 }
 
@@ -264,8 +274,8 @@ fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
     assert_eq!(accounts.group_members(id), Ok(vec![]));
     // Made by an operator: without a key nobody joins by one.
     let key = GroupKey { tenant: TenantId(0), id: GroupId(5) };
-    let group = storage::admin::NewGroup { key, ..storage::admin::NewGroup::default() };
-    gateway.create_group(&group).unwrap();
+    let group = NewGroup { key, ..NewGroup::default() };
+    B::make_group(&mut gateway, &group);
     assert_eq!(accounts.join_group(GroupId(5), carol, b""), Ok(NotAllowed));
 }
 

@@ -9,6 +9,8 @@ mod differential;
 mod embedded;
 #[path = "store_suite/external.rs"]
 mod external;
+#[path = "store_suite/forms.rs"]
+mod forms;
 #[path = "store_suite/kit.rs"]
 mod kit;
 #[path = "store_suite/roster.rs"]
@@ -19,6 +21,7 @@ mod servers;
 use std::sync::Arc;
 
 use codec::{TenantId, UserId, UserKey};
+use forms::*;
 use kit::*;
 use roster::*;
 use storage::store::{SEQ_MAX, StoredUser};

@@ -119,8 +119,7 @@ impl Sql {
     }
 
     fn try_connect(words: &str) -> Result<Self, tokio_postgres::Error> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = runtime.block_on(async {
             let (client, connection) =
                 tokio_postgres::connect(words, tokio_postgres::NoTls).await?;
@@ -262,7 +261,9 @@ impl Postgres {
         // It refuses to run as root.
         let root = number_of("id", &["-u"]) == Some(0);
         let owner = match root {
-            true => Some((number_of("id", &["-u", "postgres"])?, number_of("id", &["-g", "postgres"])?)),
+            true => {
+                Some((number_of("id", &["-u", "postgres"])?, number_of("id", &["-g", "postgres"])?))
+            }
             false => None,
         };
         let dir = tempfile::tempdir().unwrap();
