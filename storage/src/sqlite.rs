@@ -13,7 +13,7 @@
 
 mod batch;
 mod file;
-mod record;
+pub(crate) mod record;
 mod roster;
 pub mod simple_im;
 #[cfg(test)]

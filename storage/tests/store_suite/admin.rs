@@ -8,7 +8,7 @@ use storage::sqlite::simple_im::SimpleIm;
 use storage::{Accounts as _, SqliteStore, Store as _};
 use tempfile::TempDir;
 
-use crate::kit::*;
+use crate::forms::*;
 
 const DEFAULT: TenantId = TenantId(0);
 
