@@ -22,6 +22,7 @@ pub mod sqlite;
 pub mod store;
 
 pub use accounts::Accounts;
+pub use admin::Admin;
 pub use external::{ExternalConfig, ExternalStore};
 pub use memory::MemoryStore;
 pub use request::{

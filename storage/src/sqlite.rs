@@ -11,6 +11,7 @@
 //!   of users) is checked against `data_version` inside each write transaction. What a gateway may
 //!   have cached (users, groups) is counted in `changes` by whoever changes it.
 
+mod admin;
 mod batch;
 mod file;
 pub(crate) mod record;

@@ -5,7 +5,7 @@
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 
 use super::ExternalStore;
-use crate::admin::{AdminError, DeadLetter, GroupInfo, NewGroup, NewUser, Tenant, UserInfo};
+use crate::admin::{Admin, AdminError, DeadLetter, GroupInfo, NewGroup, NewUser, Tenant, UserInfo};
 use crate::postgres::CallError;
 use crate::request::StoreError;
 use crate::store::SEQ_MAX;
@@ -16,39 +16,7 @@ impl From<CallError> for AdminError {
     }
 }
 
-/// Users.
 impl ExternalStore {
-    /// As [`crate::SqliteStore::add_users`].
-    ///
-    /// # Errors
-    /// The first whose id, name or phone number is taken; [`AdminError::Store`].
-    pub fn add_users(&mut self, users: &[NewUser]) -> Result<(), AdminError> {
-        self.postgres.add_users(users)?
-    }
-
-    /// As [`crate::SqliteStore::add_user`].
-    ///
-    /// # Errors
-    /// As [`Self::add_users`].
-    pub fn add_user(&mut self, user: NewUser) -> Result<(), AdminError> {
-        self.add_users(&[user])
-    }
-
-    /// As [`crate::SqliteStore::delete_user`]. His messages and tokens go first: if that fails he
-    /// is still there, and it can be said again.
-    ///
-    /// # Errors
-    /// [`AdminError::NoUser`], [`AdminError::Store`].
-    pub fn delete_user(&mut self, user: UserKey) -> Result<(), AdminError> {
-        if self.postgres.account_by_id(user)?.is_none() {
-            return Err(AdminError::NoUser(user.id));
-        }
-        self.forget(user).map_err(|_| self.redis_trouble())?;
-        self.postgres.delete_user(user)?;
-        self.bound.remove(&user);
-        Ok(())
-    }
-
     fn forget(&mut self, user: UserKey) -> Result<(), StoreError> {
         self.redis.clear_rows(user, SEQ_MAX)?;
         self.redis.delete_tokens(user)?;
@@ -68,11 +36,31 @@ impl ExternalStore {
         }
     }
 
-    /// As [`crate::SqliteStore::list_users`].
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn list_users(
+    fn redis_trouble(&self) -> AdminError {
+        AdminError::Store(self.redis.trouble().unwrap_or("Redis: unavailable").to_owned())
+    }
+}
+
+impl Admin for ExternalStore {
+    fn add_users(&mut self, users: &[NewUser]) -> Result<(), AdminError> {
+        self.postgres.add_users(users)?
+    }
+
+    fn add_user(&mut self, user: NewUser) -> Result<(), AdminError> {
+        self.add_users(&[user])
+    }
+
+    fn delete_user(&mut self, user: UserKey) -> Result<(), AdminError> {
+        if self.postgres.account_by_id(user)?.is_none() {
+            return Err(AdminError::NoUser(user.id));
+        }
+        self.forget(user).map_err(|_| self.redis_trouble())?;
+        self.postgres.delete_user(user)?;
+        self.bound.remove(&user);
+        Ok(())
+    }
+
+    fn list_users(
         &mut self,
         tenant: TenantId,
         after: Option<UserId>,
@@ -80,54 +68,25 @@ impl ExternalStore {
     ) -> Result<Vec<UserInfo>, AdminError> {
         Ok(self.postgres.list_users(tenant, after, limit)?)
     }
-}
 
-/// Groups.
-impl ExternalStore {
-    /// As [`crate::SqliteStore::create_group`].
-    ///
-    /// # Errors
-    /// [`AdminError::GroupTaken`], [`AdminError::GroupNameTaken`], [`AdminError::GroupTooLarge`],
-    /// [`AdminError::Store`].
-    pub fn create_group(&mut self, group: &NewGroup) -> Result<(), AdminError> {
+    fn create_group(&mut self, group: &NewGroup) -> Result<(), AdminError> {
         self.postgres.create_group(group)?
     }
 
-    /// As [`crate::SqliteStore::add_members`].
-    ///
-    /// # Errors
-    /// [`AdminError::NoGroup`], [`AdminError::GroupTooLarge`], [`AdminError::Store`].
-    pub fn add_members(&mut self, group: GroupKey, members: &[UserId]) -> Result<(), AdminError> {
+    fn add_members(&mut self, group: GroupKey, members: &[UserId]) -> Result<(), AdminError> {
         self.postgres.add_members(group, members)?
     }
 
-    /// As [`crate::SqliteStore::remove_members`].
-    ///
-    /// # Errors
-    /// [`AdminError::NoGroup`], [`AdminError::Store`].
-    pub fn remove_members(
-        &mut self,
-        group: GroupKey,
-        members: &[UserId],
-    ) -> Result<u64, AdminError> {
+    fn remove_members(&mut self, group: GroupKey, members: &[UserId]) -> Result<u64, AdminError> {
         self.postgres.remove_members(group, members)?
     }
 
-    /// As [`crate::SqliteStore::delete_group`]. (Not that of [`crate::Accounts`], which asks who
-    /// the creator is.)
-    ///
-    /// # Errors
-    /// [`AdminError::NoGroup`], [`AdminError::Store`].
-    pub fn delete_group(&mut self, group: GroupKey) -> Result<(), AdminError> {
+    fn delete_group(&mut self, group: GroupKey) -> Result<(), AdminError> {
         let there = self.postgres.delete_any_group(group)?;
         if there { Ok(()) } else { Err(AdminError::NoGroup(group.id)) }
     }
 
-    /// As [`crate::SqliteStore::list_groups`].
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn list_groups(
+    fn list_groups(
         &mut self,
         tenant: TenantId,
         after: Option<GroupId>,
@@ -135,54 +94,24 @@ impl ExternalStore {
     ) -> Result<Vec<GroupInfo>, AdminError> {
         Ok(self.postgres.list_groups(tenant, after, limit)?)
     }
-}
 
-/// Dead letters.
-impl ExternalStore {
-    /// As [`crate::SqliteStore::dead_letters`].
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn dead_letters(&mut self, after: i64, limit: u32) -> Result<Vec<DeadLetter>, AdminError> {
+    fn dead_letters(&mut self, after: i64, limit: u32) -> Result<Vec<DeadLetter>, AdminError> {
         self.redis.dead_letters(after, limit).map_err(|_| self.redis_trouble())
     }
 
-    /// As [`crate::SqliteStore::requeue`].
-    ///
-    /// # Errors
-    /// [`AdminError::NoDeadLetter`], [`AdminError::Store`].
-    pub fn requeue(&mut self, ids: &[i64]) -> Result<(), AdminError> {
+    fn requeue(&mut self, ids: &[i64]) -> Result<(), AdminError> {
         self.redis.settle_dead(ids, true)
     }
 
-    /// As [`crate::SqliteStore::drop_dead_letters`].
-    ///
-    /// # Errors
-    /// [`AdminError::NoDeadLetter`], [`AdminError::Store`].
-    pub fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<(), AdminError> {
+    fn drop_dead_letters(&mut self, ids: &[i64]) -> Result<(), AdminError> {
         self.redis.settle_dead(ids, false)
     }
 
-    fn redis_trouble(&self) -> AdminError {
-        AdminError::Store(self.redis.trouble().unwrap_or("Redis: unavailable").to_owned())
-    }
-}
-
-/// Tenants. Id 0 is there from the start, as `default/default`.
-impl ExternalStore {
-    /// As [`crate::SqliteStore::tenant`].
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn tenant(&mut self, org: &str, appkey: &str) -> Result<TenantId, AdminError> {
+    fn tenant_id(&mut self, org: &str, appkey: &str) -> Result<TenantId, AdminError> {
         Ok(self.postgres.tenant(org, appkey)?)
     }
 
-    /// As [`crate::SqliteStore::tenants`].
-    ///
-    /// # Errors
-    /// [`AdminError::Store`].
-    pub fn tenants(&mut self) -> Result<Vec<Tenant>, AdminError> {
+    fn tenants(&mut self) -> Result<Vec<Tenant>, AdminError> {
         Ok(self.postgres.tenants()?)
     }
 }
