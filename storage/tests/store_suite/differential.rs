@@ -7,6 +7,7 @@ use codec::{Query, TenantId, UserKey};
 use storage::store::Write;
 use storage::{Caps, MemoryStore, NameKind, Store as _};
 
+use crate::forms::*;
 use crate::kit::*;
 
 #[test]
