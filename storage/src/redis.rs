@@ -6,15 +6,17 @@
 //! ```text
 //!   ringpost_rows_<tenant>_<user>  ZSET, all scores 0: rows in the order of their first 8 bytes
 //!   ringpost_body_<stamp>          HASH: head, body, text of a group's message; refs to it
-//!   ringpost_bytes                 HASH: user -> body bytes of his rows
-//!   ringpost_age                   ZSET: user and seq by the time of the message
-//!   ringpost_dead                  ZSET, all scores 0: id (8) | reason | died_ms (8) | user (8) | row
+//!   ringpost_bytes_<tenant>_<user> body bytes of the rows
+//!   ringpost_age                   ZSET: user and seq by the time of the message; only once
+//!                                  somebody has opened it with an age limit
+//!   ringpost_dead                  ZSET, all scores 0: id | reason | died_ms | user | row
+//!                                                      8       1        8       8
 //!   ringpost_requeued              SET of users
-//!   ringpost_totals                HASH: rows, bytes, dead_id, seq_max, calls
+//!   ringpost_totals                HASH: rows, bytes, dead_id, seq_max, aged, calls
 //!   ringpost_tokens_<tenant>_<id>  ZSET: the keys of a user's tokens by age
 //!
-//!   row:  seq | charges | marks | stamp | time_ms | bytes | head len | body len | head | body | text
-//!          8       1        1      16        8        4        2          4
+//!   row:  seq | charges | marks | stamp | time_ms | bytes | head len | body len
+//!          8       1        1      16        8        4        2          4      | head | body | text
 //!   marks: 1 suspect, 2 shared (head, body and text stand in ringpost_body)
 //! ```
 //!
@@ -103,7 +105,13 @@ impl Redis {
             Err(CallError::Problem(problem)) => return Err(problem),
             Err(error) => return Err(RedisProblem::Unreachable(error.to_string())),
         };
-        Ok(Self { client, options, scripts, live, breaker, trouble: None, unreadable: 0 })
+        let mut redis =
+            Self { client, options, scripts, live, breaker, trouble: None, unreadable: 0 };
+        if redis.options.age_max_ms.is_some() {
+            let indexed = redis.index_ages();
+            indexed.map_err(|error| RedisProblem::Unreachable(error.to_string()))?;
+        }
+        Ok(redis)
     }
 
     pub(crate) fn trouble(&self) -> Option<&str> {
@@ -252,6 +260,32 @@ impl Redis {
         match none.first_chunk() {
             None => Ok(()),
             Some(id) => Err(AdminError::NoDeadLetter(i64::from_be_bytes(*id))),
+        }
+    }
+
+    /// Has the ages of all rows noted, those from before included. Begun again if it was cut short.
+    fn index_ages(&mut self) -> Result<(), CallError> {
+        let mut cmd = redis::cmd("HGET");
+        let aged: Option<String> = self.ask(cmd.arg("ringpost_totals").arg("aged"))?;
+        if aged.as_deref() == Some("all") {
+            return Ok(());
+        }
+        let note = |aged| redis::cmd("HSET").arg("ringpost_totals").arg("aged").arg(aged).clone();
+        let _: u64 = self.commit(&note("new"), true)?;
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut cmd = redis::cmd("SCAN");
+            cmd.arg(&cursor).arg("MATCH").arg("ringpost_rows_*").arg("COUNT").arg(PAGE_ROWS);
+            let (next, keys): (String, Vec<String>) = self.ask(&cmd)?;
+            for user in keys.iter().filter_map(|key| row::user_of_key(key)) {
+                let mut cmd = self.change("index");
+                let _: u64 = self.commit(cmd.arg(&user_bytes(user)), true)?;
+            }
+            if next == "0" {
+                let _: u64 = self.commit(&note("all"), true)?;
+                return Ok(());
+            }
+            cursor = next;
         }
     }
 

@@ -191,7 +191,7 @@ fn a_postgres_that_restarts_goes_unnoticed_and_one_that_hangs_holds_nobody() {
     assert!(start.elapsed() < timeout * 8, "{:?} for 40 calls", start.elapsed());
     assert_eq!(store.write(&[append(user(1), 2, b"")]), [OK]);
     servers.postgres.signal("-CONT");
-    ask_until(|| store.name_of(user(1)), Result::is_ok);
+    ask_until(|| store.name_of(user(1)), Result::is_ok).unwrap();
 }
 
 #[test]
@@ -317,6 +317,20 @@ fn another_process_is_noticed_and_ones_own_changes_are_not() {
     assert_eq!(store.changed(), Ok(false));
     place.sql().run("UPDATE ringpost_users SET password_hash = 'x' WHERE id = 1");
     assert_eq!(store.changed(), Ok(true), "whoever it was");
+}
+
+#[test]
+fn messages_from_before_there_was_an_age_limit_expire_too() {
+    let Some(place) = Place::new() else { return };
+    let mut store = place.open();
+    store.write(&[append(user(1), 1, b"x"), append(user(2), 2, b"")]);
+    let config = ExternalConfig { age_max_ms: Some(500), ..place.config.clone() };
+    let mut limited = open(&config);
+    // By a handle that knows of no limit.
+    store.write(&[append(user(3), 3, b""), delete(user(2), 2)]);
+    assert_eq!(limited.expire(1_501), Ok(2));
+    assert_eq!(open(&config).expire(1_501), Ok(0));
+    assert_eq!(store.dead_letters(0, 9).unwrap().len(), 2);
 }
 
 #[test]

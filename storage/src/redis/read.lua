@@ -14,7 +14,9 @@ while limit > 0 and bytes <= tonumber(ARGV[3]) do
     if member:byte(at + 10) >= 2 then
       shared = redis.call('HMGET', 'ringpost_body_' .. member:sub(at + 11, at + 26), 'head', 'body')
     end
-    found[#found + 1], found[#found + 2], found[#found + 3] = member, shared[1] or '', shared[2] or ''
+    for _, part in ipairs({ member, shared[1] or '', shared[2] or '' }) do
+      found[#found + 1] = part
+    end
     bytes = bytes + struct.unpack('>I4', member, at + 35)
     if bytes > tonumber(ARGV[3]) then break end
   end

@@ -97,6 +97,12 @@ pub(super) fn key(user: UserKey) -> String {
     format!("ringpost_rows_{}_{}", user.tenant.0, user.id)
 }
 
+/// Whose rows a key holds.
+pub(super) fn user_of_key(key: &str) -> Option<UserKey> {
+    let (tenant, id) = key.strip_prefix("ringpost_rows_")?.split_once('_')?;
+    Some(UserKey { tenant: TenantId(tenant.parse().ok()?), id: UserId(id.parse().ok()?) })
+}
+
 /// The number that the first 8 bytes are.
 pub(super) fn seq_of(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|seq| u64::from_be_bytes(*seq))

@@ -12,11 +12,19 @@ local function find(key, start)
   if member and member:sub(1, 8) == start then return member end
 end
 
+-- The user's rows, his list, and what his rows hold. A batch has several writes of a user.
+local known_keys = {}
 local function keys_of(user)
-  local tenant, id = struct.unpack('>I4I4', user)
-  local list = string.format('offline_%.0f', id)
-  if tenant ~= 0 then list = string.format('t%.0f_', tenant) .. list end
-  return string.format('ringpost_rows_%.0f_%.0f', tenant, id), list
+  local keys = known_keys[user]
+  if not keys then
+    local tenant, id = struct.unpack('>I4I4', user)
+    local name = string.format('%.0f_%.0f', tenant, id)
+    local list = string.format('offline_%.0f', id)
+    if tenant ~= 0 then list = string.format('t%.0f_', tenant) .. list end
+    keys = { 'ringpost_rows_' .. name, list, 'ringpost_bytes_' .. name }
+    known_keys[user] = keys
+  end
+  return keys[1], keys[2], keys[3]
 end
 
 local function body_key(row) return 'ringpost_body_' .. row:sub(11, 26) end
@@ -35,9 +43,12 @@ local function is_later(one, other)
   return one_high > high or (one_high == high and one_low > low)
 end
 
-local stored = redis.call('HMGET', 'ringpost_totals', 'rows', 'bytes', 'dead_id', 'seq_max')
-local rows_total, bytes_total, dead_id = tonumber(stored[1] or 0), tonumber(stored[2] or 0), tonumber(stored[3] or 0)
-local seq_max = stored[4] or string.rep('\0', 8)
+local stored =
+  redis.call('HMGET', 'ringpost_totals', 'rows', 'bytes', 'dead_id', 'seq_max', 'aged')
+local rows_total, bytes_total = tonumber(stored[1] or 0), tonumber(stored[2] or 0)
+local dead_id, seq_max = tonumber(stored[3] or 0), stored[4] or string.rep('\0', 8)
+-- Somebody wants to know how old messages are.
+local aged = stored[5]
 
 -- Only the first write of a script is refused for want of memory. Without memory nothing is added,
 -- but what goes must be able to go. That each call writes something is also what WAIT waits for.
@@ -48,32 +59,36 @@ if out_of_memory then
   redis.call('HINCRBY', 'ringpost_totals', 'calls', 1)
 end
 
-local function count(user, change)
-  if change == 0 then return end
-  if redis.call('HINCRBY', 'ringpost_bytes', user, string.format('%.0f', change)) <= 0 then
-    redis.call('HDEL', 'ringpost_bytes', user)
+local function count(key, change)
+  if change ~= 0 and redis.call('INCRBY', key, change) <= 0 then
+    redis.call('DEL', key)
   end
+end
+
+local function note_age(user, row)
+  local high, low = struct.unpack('>I4I4', row, 27)
+  local time_ms = string.format('%.0f', high * 4294967296 + low)
+  redis.call('ZADD', 'ringpost_age', time_ms, user .. row:sub(1, 8))
 end
 
 -- Into the user's rows and his list, which belongs to others, too: its state is never an error.
 local function put(user, row, push)
-  local rows, list = keys_of(user)
-  local high, low = struct.unpack('>I4I4', row, 27)
+  local rows, list, bytes = keys_of(user)
   redis.call('ZADD', rows, 0, row)
-  redis.call('ZADD', 'ringpost_age', string.format('%.0f', high * 4294967296 + low), user .. row:sub(1, 8))
+  if aged then note_age(user, row) end
   redis.pcall(push, list, text_of(row))
-  count(user, bytes_of(row))
+  count(bytes, bytes_of(row))
 end
 
 -- Out of the user's rows and account, not yet out of the store's.
 local function take(user, seq)
-  local rows, list = keys_of(user)
+  local rows, list, bytes = keys_of(user)
   local row = find(rows, seq)
+  if aged then redis.call('ZREM', 'ringpost_age', user .. seq) end
   if not row then return end
   redis.call('ZREM', rows, row)
-  redis.call('ZREM', 'ringpost_age', user .. seq)
   redis.pcall('LREM', list, 1, text_of(row))
-  count(user, -bytes_of(row))
+  count(bytes, -bytes_of(row))
   return row
 end
 
@@ -88,14 +103,17 @@ local function release(row)
 end
 
 local function append(caps, user, row, shared)
-  local rows = keys_of(user)
-  local there = find(rows, row:sub(1, 8))
+  local rows, _, held_key = keys_of(user)
+  local seq = row:sub(1, 8)
+  -- Nobody has a row beyond the largest.
+  local newest = is_later(seq, seq_max)
+  local there = not newest and find(rows, seq)
   if there then return there:sub(11, 26) == row:sub(11, 26) and OK or FULL end
   if out_of_memory then return UNAVAILABLE end
-  local bytes, key = bytes_of(row), body_key(row)
+  local bytes, key = bytes_of(row), shared and body_key(row)
   local known = shared and redis.call('EXISTS', key) == 1
   local new_bytes = known and 0 or bytes
-  local held = tonumber(redis.call('HGET', 'ringpost_bytes', user) or 0)
+  local held = tonumber(redis.call('GET', held_key) or 0)
   if redis.call('ZCARD', rows) >= caps.user_rows or held + bytes > caps.user_bytes
     or rows_total >= caps.rows or bytes_total + new_bytes > caps.bytes then
     return FULL
@@ -108,7 +126,7 @@ local function append(caps, user, row, shared)
   end
   put(user, row, 'RPUSH')
   rows_total, bytes_total = rows_total + 1, bytes_total + new_bytes
-  if is_later(row:sub(1, 8), seq_max) then seq_max = row:sub(1, 8) end
+  if newest then seq_max = seq end
   return OK
 end
 
@@ -186,9 +204,16 @@ end
 
 -- Messages from before a time, at most so many.
 function todo.expire()
-  local old = redis.call('ZRANGEBYSCORE', 'ringpost_age', '-inf', '(' .. ARGV[3], 'LIMIT', 0, ARGV[4])
+  local before, limit = '(' .. ARGV[3], ARGV[4]
+  local old = redis.call('ZRANGEBYSCORE', 'ringpost_age', '-inf', before, 'LIMIT', 0, limit)
   for _, key in ipairs(old) do bury(key:sub(1, 8), key:sub(9), ARGV[5]) end
   return tostring(#old)
+end
+
+-- Rows from before anybody wanted to know their age.
+function todo.index()
+  for _, row in ipairs(redis.call('ZRANGE', keys_of(ARGV[3]), 0, -1)) do note_age(ARGV[3], row) end
+  return OK
 end
 
 function todo.requeue()
@@ -219,6 +244,7 @@ function todo.drop()
 end
 
 local result = todo[ARGV[1]]()
-redis.call('HSET', 'ringpost_totals', 'rows', string.format('%.0f', rows_total),
-  'bytes', string.format('%.0f', bytes_total), 'dead_id', string.format('%.0f', dead_id), 'seq_max', seq_max)
+redis.call('HSET', 'ringpost_totals', 'seq_max', seq_max,
+  'rows', string.format('%.0f', rows_total), 'bytes', string.format('%.0f', bytes_total),
+  'dead_id', string.format('%.0f', dead_id))
 return result
