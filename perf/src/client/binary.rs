@@ -1,4 +1,5 @@
-//! The binary system over WebSocket: upgrade, CONNECT, PUBLISH, acknowledgements, pings.
+//! The binary system over WebSocket or on a byte stream: upgrade, CONNECT, PUBLISH,
+//! acknowledgements, pings.
 //!
 //! Owns: the order of the login and what is answered to a push. Never: wire layouts (`codec` has
 //! them), counting.
@@ -6,6 +7,7 @@
 use super::message_id::Key;
 use super::{Arrival, Client, Endpoint, Event, Login, Parsed, Refused, Target};
 use codec::binary::client::{self as packet, ServerPacket, Tail};
+use codec::binary::stream;
 use codec::error::Decoded;
 use codec::ws::handshake::client::{parse_response, write_request};
 use codec::ws::{self, Opcode, Payload, Role, Ws};
@@ -26,6 +28,8 @@ enum Stage {
     /// Waits for the answer to an upgrade request with this key.
     Upgrading([u8; 16]),
     Open(Ws),
+    /// Without WebSocket.
+    Stream,
 }
 
 impl Client for Binary {
@@ -40,7 +44,10 @@ impl Client for Binary {
     }
 
     fn hello(&mut self, endpoint: &Endpoint, out: &mut Vec<u8>) {
-        if let Stage::Upgrading(key) = self.stage {
+        if !endpoint.ws {
+            self.stage = Stage::Stream;
+            self.connect(out);
+        } else if let Stage::Upgrading(key) = self.stage {
             write_request(out, &endpoint.host, &endpoint.path, key, None);
         }
     }
@@ -49,7 +56,7 @@ impl Client for Binary {
         let step = match &mut self.stage {
             Stage::Upgrading(key) => match parse_response(input, *key, None) {
                 Err(why) => return Err(Refused::Upgrade(why)),
-                Ok(Decoded::NeedMore { .. }) => return Ok(None),
+                Ok(Decoded::NeedMore { .. } | Decoded::Unsure) => return Ok(None),
                 Ok(Decoded::Frame { consumed, .. }) => {
                     self.stage = Stage::Open(Ws::new(Role::Client));
                     self.connect(out);
@@ -57,6 +64,7 @@ impl Client for Binary {
                 }
             },
             Stage::Open(ws) => ws.decode(input, MESSAGE_MAX),
+            Stage::Stream => return self.next_of_stream(input, out),
         };
         let step = step.map_err(|why| Refused::Malformed(why.label()))?;
         let event = match step.event {
@@ -101,8 +109,18 @@ impl Binary {
         });
     }
 
-    /// Appends one packet as one masked frame; `length` is its expected length.
+    fn next_of_stream<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> Parsed<'a> {
+        let found = stream::frame(input).map_err(|why| Refused::Malformed(why.what.label()))?;
+        let Decoded::Frame { value, consumed } = found else { return Ok(None) };
+        Ok(Some((consumed, self.handle(&input[value], out)?)))
+    }
+
+    /// Appends one packet, as one masked frame or behind its length; `length` is its expected
+    /// length.
     fn send(&mut self, length: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Stage::Stream = self.stage {
+            return stream::framed(true, out, write);
+        }
         let key = self.key();
         ws::encode(out, Opcode::Binary, Some(key), length, write);
     }
@@ -114,9 +132,7 @@ impl Binary {
             ServerPacket::ConnectAck(0) => Ok(Event::Ready),
             ServerPacket::ConnectAck(code) => Err(Refused::Login(u16::from(code))),
             ServerPacket::PublishAck(_, id) => {
-                let key = Key::decode(&id)
-                    .filter(|key| (key.run, key.sender) == (self.login.run, self.login.user))
-                    .ok_or(Refused::Malformed("an acknowledgement of somebody else's message"))?;
+                let key = Key::acked(&id, &self.login)?;
                 Ok(Event::Acked { slot: key.slot, seq: Some(key.seq) })
             }
             ServerPacket::Push { id, body } => self.pushed(None, id, body, out),
@@ -144,10 +160,10 @@ impl Binary {
         if self.login.qos > 0 {
             self.send(ACK, out, |out| packet::ack(kind, &id, out));
         }
-        let id = Some((key.sender, key.seq));
         // Old clients get group messages as plain pushes, which say nothing of a group.
         let label = group.map(Some);
-        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(body), id, label }))
+        let (payload, from, seq) = (Cow::Borrowed(body), Some(key.sender), Some(key.seq));
+        Ok(Event::Delivered(Arrival { payload, from, seq, label }))
     }
 
     fn key(&mut self) -> [u8; 4] {
@@ -216,6 +232,7 @@ mod tests {
             host: "127.0.0.1:9095".to_owned(),
             path: "/ws".to_owned(),
             tls: false,
+            ws: true,
         };
         let (mut client, mut request) = (Binary::new(LOGIN), Vec::new());
         client.hello(&endpoint, &mut request);
