@@ -52,7 +52,7 @@ impl Pairs {
             let login = Login {
                 user: key,
                 terminal: 0,
-                name: Arc::from(&b"somebody"[..]),
+                name: Some(Arc::from(&b"somebody"[..])),
                 binds: false,
                 listener: 0,
                 protocol: ProtocolId::ALL[0],

@@ -189,6 +189,7 @@ fn dead_letters_are_listed_put_back_and_forgotten() {
             stamp: u128::from(seq),
             id: [b'a'; 32].into(),
             from: Some(UserKey { id: UserId(6), ..user }),
+            from_name: std::sync::Arc::default(),
             to: Target::User(user),
             protocol: ProtocolId::ALL[0],
             time_ms: 0,

@@ -59,7 +59,7 @@ fn thousands_of_requests_in_one_stream_are_all_answered() {
     let gateway = Setup::new().shards(2).start();
     let mut door = gateway.door();
     let mut writer = common::Door::new(common::Stream::Plain(
-        door.stream.socket().try_clone().expect("a second handle"),
+        door.wire.stream.socket().try_clone().expect("a second handle"),
     ));
     let writing = std::thread::spawn(move || {
         for n in 0..COUNT {

@@ -260,7 +260,7 @@ impl Sender {
             let packet = packet(number);
             let mut bytes = (packet.len() as u32).to_be_bytes().to_vec();
             bytes.extend_from_slice(&packet);
-            std::io::Write::write_all(&mut door.stream, &bytes).is_ok()
+            std::io::Write::write_all(&mut door.wire.stream, &bytes).is_ok()
         };
         for number in self.waiting.clone() {
             if !write(&mut door, number) {

@@ -22,7 +22,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Decoded, WireError};
+use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
 use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
 use crate::message::Content;
@@ -111,6 +111,9 @@ impl Protocol for ImDemo {
         bytes: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
+        if bytes.len() > settings.max_frame as usize {
+            return Err(WireError::new(Malformed::TooLarge, 0));
+        }
         let command = Command::parse(bytes)?;
         let state = &mut *self.0;
         Ok(match state.part(command) {

@@ -274,7 +274,8 @@ proptest! {
         let id = MessageId::from(id);
         let key = GroupKey { id: GroupId(group), ..GroupKey::default() };
         let mut terminal = Binary::new();
-        terminal.decode(&Settings::default(), &packet("binary", "connect_terminal"), scratch()).unwrap();
+        let connect = packet("binary", "connect_terminal");
+        terminal.decode(&Settings::default(), &connect, scratch()).unwrap();
         let hears = |outgoing: &Outgoing<'_>, expected: ServerPacket<'_>| {
             let mut out = Vec::new();
             terminal.encode(&Settings::default(), outgoing, false, &mut out);

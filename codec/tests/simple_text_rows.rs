@@ -17,7 +17,10 @@ use common::{accepted, packet, push, scratch};
 fn simple_text_ambiguity_01_replies_are_in_both_dialects_and_the_login_tells_which() {
     let message = message(Target::Room(TenantId::default()), "hi");
     for form in ["login_source", "login_doc"] {
-        let expected = r#"{"command":"message","result":{"text":"hi","user":"bob","type":"public"},"messages":[{"user_id":"bob","message":"hi"}]}"#;
+        let expected = concat!(
+            r#"{"command":"message","result":{"text":"hi","user":"bob","type":"public"},"#,
+            r#""messages":[{"user_id":"bob","message":"hi"}]}"#
+        );
         assert_eq!(encode(&after(form), &push(&message)), expected, "{form}");
     }
     let forms = [
@@ -60,7 +63,10 @@ fn simple_text_ambiguity_03_names_in_a_list_are_strings() {
     let names = [b"bob"[..].into(), b"mark"[..].into()];
     assert_eq!(
         encode(&SimpleText::new(), &Outgoing::Present(&names)),
-        r#"{"command":"list","result":{"text":"Online list","users":["bob","mark"]},"list":["bob","mark"]}"#
+        concat!(
+            r#"{"command":"list","result":{"text":"Online list","users":["bob","mark"]},"#,
+            r#""list":["bob","mark"]}"#
+        )
     );
     assert_eq!(
         encode(&SimpleText::new(), &Outgoing::Present(&[])),
@@ -112,7 +118,10 @@ fn simple_text_ambiguity_09_errors_are_404_for_logins_and_400_for_all_else() {
     }
     assert_eq!(
         encode(&SimpleText::new(), &Outgoing::Invalid(Malformed::LoginFirst)),
-        r#"{"command":"fail","result":{"error":400,"reason":"login first"},"fail":{"error_code":400,"reason":"login first"}}"#
+        concat!(
+            r#"{"command":"fail","result":{"error":400,"reason":"login first"},"#,
+            r#""fail":{"error_code":400,"reason":"login first"}}"#
+        )
     );
 }
 
@@ -121,11 +130,17 @@ fn simple_text_ambiguity_10_notices_are_public_messages() {
     let word = |outgoing| encode(&SimpleText::new(), &outgoing);
     assert_eq!(
         word(Outgoing::Joined(b"alice")),
-        r#"{"command":"message","result":{"text":"Online !","user":"alice","type":"public"},"messages":[{"user_id":"alice","message":"Online !"}]}"#
+        concat!(
+            r#"{"command":"message","result":{"text":"Online !","user":"alice","type":"public"},"#,
+            r#""messages":[{"user_id":"alice","message":"Online !"}]}"#
+        )
     );
     assert_eq!(
         word(Outgoing::Left(b"alice")),
-        r#"{"command":"message","result":{"text":"Offline !","user":"alice","type":"public"},"messages":[{"user_id":"alice","message":"Offline !"}]}"#
+        concat!(
+            r#"{"command":"message","result":{"text":"Offline !","user":"alice","type":"public"},"#,
+            r#""messages":[{"user_id":"alice","message":"Offline !"}]}"#
+        )
     );
 }
 

@@ -164,7 +164,7 @@ proptest! {
         step in 1..9_usize,
     ) {
         let mut stream = pieces.concat();
-        stream.extend(b"\n]\n{\"command\":\"list\"}\n");
+        stream.extend(b"\n!\n{\"command\":\"list\"}\n");
         let whole = frames(&[&stream]);
         prop_assert_eq!(&frames(&stream.chunks(step).collect::<Vec<_>>()), &whole);
         prop_assert_eq!(whole.last().map(|last| &last[..]), Some("{\"command\":\"list\"}"));

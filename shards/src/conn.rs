@@ -77,7 +77,8 @@ pub(crate) struct Paced {
 /// What a login waits with.
 #[derive(Debug)]
 pub(crate) struct LoginWait {
-    pub(crate) name: Arc<[u8]>,
+    /// `None`: he said his number, not his name.
+    pub(crate) name: Option<Arc<[u8]>>,
     pub(crate) terminal: u64,
     /// Once verified and to be handed over: where, and with what.
     pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
@@ -94,6 +95,8 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// In the list of publishers that wait for a queue to empty.
     pub(crate) held: bool,
+    /// Bytes were left unparsed because too much output waits.
+    pub(crate) choked: bool,
     /// What may be a whole packet waits for silence to tell.
     pub(crate) quiet: Quiet,
     /// Until then the login must be complete.
@@ -138,6 +141,7 @@ impl Default for Conn {
             sending: false,
             dirty: false,
             held: false,
+            choked: false,
             quiet: Quiet::No,
             login_until: Now(0),
             tries: 0,

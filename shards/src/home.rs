@@ -219,9 +219,13 @@ impl Home {
         let Some(session) = self.sessions.get(slot.index).filter(|session| session.is(slot)) else {
             return true;
         };
-        match (session.kind, &session.answers) {
-            (Kind::Door, Some(door)) => !door.deaf && door.len() < usize::from(DOOR_OUTSTANDING),
-            _ => session.outstanding < PUBLISHES_OUTSTANDING,
+        let unanswered = session.answers.as_ref().map_or(0, |answers| answers.len());
+        match session.kind {
+            Kind::Door => !self.is_deaf(slot) && unanswered < usize::from(DOOR_OUTSTANDING),
+            _ => {
+                session.outstanding < PUBLISHES_OUTSTANDING
+                    && unanswered < usize::from(PUBLISHES_OUTSTANDING)
+            }
         }
     }
 

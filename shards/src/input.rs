@@ -13,7 +13,8 @@ use crate::conn::{Conn, Framing, Phase, Quiet};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
 use crate::limits::{
-    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, PUBLISHES_OUTSTANDING_SHARD, QUIET_MS,
+    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, OUTPUT_HIGH_WATER,
+    PUBLISHES_OUTSTANDING_SHARD, QUIET_MS,
 };
 use crate::shard::Shard;
 use crate::tls::Tls;
@@ -222,6 +223,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
         while at < bytes.len() {
             let rest = &mut bytes[at..];
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
+            if conn.phase == Phase::Online && conn.backlog() >= OUTPUT_HIGH_WATER {
+                // Answers may be longer than questions: who does not read them asks no more.
+                conn.choked = true;
+                return at;
+            }
             let consumed = match (conn.phase, &mut conn.framing) {
                 (Phase::Online, _) if conn.held => return at,
                 (Phase::Online, _) if self.home.is_deaf(slot) => return bytes.len(),
@@ -303,6 +309,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let message_max = match conn.phase {
                 Phase::Online if conn.held => return at,
+                Phase::Online if conn.backlog() >= OUTPUT_HIGH_WATER => {
+                    conn.choked = true;
+                    return at;
+                }
                 Phase::Online if self.home.is_deaf(slot) => return bytes.len(),
                 Phase::Online => conn.protocol.id().packet_max(),
                 Phase::Login => LOGIN_BYTES,
@@ -407,6 +417,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             (Phase::Login, Ok(Packet::Disconnect)) => {
                 self.world.close(slot, CloseReason::PeerDisconnected);
             }
+            // Where a login may be tried again, what means nothing costs no try.
+            (Phase::Login, Ok(Packet::Nothing)) if conn.protocol.id().login_tries() > 1 => {}
             (Phase::Login, Ok(_)) => self.not_a_login(slot, Malformed::LoginFirst),
             (Phase::Login, Err(error)) => self.not_a_login(slot, error.what),
             _ => {}

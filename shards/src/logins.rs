@@ -99,7 +99,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     fn authenticate(&mut self, slot: Slot, terminal: u64, request: AuthRequest) {
-        let name = Arc::from(&*request.name);
+        let by_number = matches!(request.proof, Proof::Token(_));
+        let name = (!by_number).then(|| Arc::from(&*request.name));
         if self.world.backend.submit(Request::Auth(request)).is_err() {
             return self.world.close(slot, CloseReason::AuthUnavailable);
         }
@@ -126,7 +127,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
-    /// `name`: the user's own, if it is not the one he logged in with.
+    /// `name`: the user's own, if it is not what he logged in with.
     fn verified(&mut self, slot: Slot, user: UserKey, name: Option<Arc<[u8]>>, now: Now) {
         let config = Arc::clone(&self.world.config);
         let conn = self.world.conns.entry(slot.index);
@@ -135,7 +136,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let login = Login {
             user,
             terminal: wait.terminal,
-            name: name.unwrap_or_else(|| Arc::clone(&wait.name)),
+            name: name.or_else(|| wait.name.clone()),
             binds: listener.is_some_and(|listener| listener.binds_names),
             listener: conn.listener,
             protocol: conn.protocol.id(),
@@ -158,13 +159,13 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// The session begins; what the client sent after its login is parsed now.
     fn go_online(&mut self, slot: Slot, login: Login, now: Now) {
-        if self.home.is_name_taken(&login) {
+        if let Some(name) = login.name.as_deref().filter(|_| self.home.is_name_taken(&login)) {
             // Somebody of another name has this id; the authenticator finds a free one.
             let request = AuthRequest {
                 token: pack(slot),
                 realm: self.realm(slot),
                 tenant: TenantRef::Id(login.user.tenant),
-                name: Box::from(&*login.name),
+                name: name.into(),
                 proof: Proof::Nothing,
                 role: None,
                 taken: true,
@@ -173,6 +174,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Online;
+        conn.protocol.accepted();
         if matches!(conn.framing, Framing::Stream) {
             conn.gap_ms = login.manners.gap_ms;
         }

@@ -212,7 +212,12 @@ impl<I: Io, B: Backend> Shard<I, B> {
         match phase {
             Phase::Closing => self.world.finish_closing(slot),
             Phase::HandingOver => self.start_hand_over(slot),
-            _ => self.arm_receive(slot),
+            _ => {
+                if self.world.conn(slot).is_some_and(|conn| std::mem::take(&mut conn.choked)) {
+                    self.feed(slot, &mut [], now);
+                }
+                self.arm_receive(slot);
+            }
         }
         // What was queued meanwhile goes out at the end of this turn.
         if self.world.conn(slot).is_some_and(|conn| conn.has_output()) {
@@ -326,7 +331,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.world.close(slot, codec::CloseReason::LoginDeadline);
             }
             Phase::Closing => self.world.close_now(slot),
-            Phase::Online if conn.paced.is_some() && !conn.sending => self.world.mark_dirty(slot),
+            Phase::Online if conn.gap_ms > 0 && !conn.sending && conn.has_output() => {
+                self.world.mark_dirty(slot);
+            }
             Phase::Online if conn.sending => {
                 let at = conn.progress_at.plus_ms(SLOW_CONSUMER_MS);
                 if now >= at {

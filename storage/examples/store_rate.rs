@@ -70,8 +70,9 @@ fn append(n: u64, users: u64, body: u64) -> Write {
     let user = user(n, users);
     let message = Arc::new(Message {
         stamp: u128::from(n) << 64 | u128::from(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-        id: MessageId::from([7; MessageId::MAX]),
+        id: MessageId::from([7; 32]),
         from: Some(user),
+        from_name: b"somebody"[..].into(),
         to: Target::User(user),
         protocol: ProtocolId::ALL[0],
         time_ms: 1_800_000_000_000,

@@ -116,7 +116,7 @@ pub trait Accounts: Send {
         user: UserId,
     ) -> Result<GroupChange, StoreError>;
 
-    /// A user leaves; if he is the owner the group passes on as with [`crate::roster::answer`].
+    /// A user leaves; if he is the owner the group passes on as with `roster::answer`.
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError>;
 
     /// The members of a group; nobody if it does not exist.
@@ -189,13 +189,20 @@ pub struct PreContact {
 }
 
 /// A group that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewGroup {
     pub id: GroupId,
     /// 16 characters; who knows it may join.
     pub key: String,
     /// Its creator among them.
     pub members: Vec<UserId>,
+}
+
+impl std::fmt::Debug for NewGroup {
+    // The key never reaches a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewGroup").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The outcome of a change of a group.

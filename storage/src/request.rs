@@ -37,7 +37,7 @@ pub enum Request {
     Auth(AuthRequest),
 }
 
-/// What a name may mean, see [`crate::names::find`].
+/// What a name may mean, see `names::find`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     /// A user, or else a group.

@@ -1,7 +1,7 @@
 //! What users may do with their contacts and groups (specs/im-demo-protobuf.md section 2.3).
 //!
 //! Owns: these rules and their bounds, once for all backends. Never: where anything is kept; a
-//! backend brings the primitives of [`Roster`] and runs [`answer`] in a transaction.
+//! backend brings the primitives of `Roster` and runs `answer` in a transaction.
 
 use codec::{Answer, Contact, Failure, Group, GroupId, GroupKey, Query, TenantId, UserId, UserKey};
 
@@ -71,7 +71,7 @@ pub(crate) struct GroupHead {
 }
 
 /// A group to make.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct NewGroup<'a> {
     pub(crate) name: Option<&'a [u8]>,
     pub(crate) title: &'a [u8],
@@ -86,7 +86,7 @@ pub(crate) type Answered = (Answer, Option<GroupId>);
 /// Answers a query. An inner refusal is an [`Answer::Failed`] and has changed nothing; an error
 /// ends the transaction.
 ///
-/// - Names are those of [`crate::names::find`]; in answers, a user or group without a name has its
+/// - Names are those of `names::find`; in answers, a user or group without a name has its
 ///   id in decimal.
 /// - Contacts are directed. Joining is open. Members of a group are for members to see.
 /// - A new group's maker owns it. The ownership of one who leaves passes to the member who is there

@@ -62,7 +62,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Store requests of all shards waiting: some tens of milliseconds of work. The queue is
-    /// allocated at once, under 100 B each; bodies are shared with the shards, which bound them.
+    /// allocated at once, some 110 B each; bodies are shared with the shards, which bound them.
     pub store_queue_len_max: usize,
     /// Logins waiting, twice where there is a cache: for the front, then for an authenticator.
     /// With four threads of argon2, four seconds.

@@ -256,6 +256,23 @@ impl Store for SqliteStore {
         })?
     }
 
+    fn queries(
+        &mut self,
+        queries: &[(UserKey, Query)],
+    ) -> Vec<Result<(Answer, Option<GroupId>), StoreError>> {
+        let members_max = self.options.group_members_max;
+        let done = self.transact(|batch| {
+            let mut tables = Tables { conn: batch.conn(), members_max };
+            let answers = queries.iter().map(|(user, query)| answer(&mut tables, *user, query));
+            answers.collect::<rusqlite::Result<Vec<_>>>().map(Ok::<_, StoreError>)
+        });
+        match done {
+            Ok(Ok(answers)) => answers.into_iter().map(Ok).collect(),
+            Ok(Err(error)) => vec![Err(error); queries.len()],
+            Err(_) => vec![Err(StoreError::Unavailable); queries.len()],
+        }
+    }
+
     fn user_by_name(
         &mut self,
         tenant: TenantId,

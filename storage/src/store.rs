@@ -77,7 +77,7 @@ pub trait Store: Send {
     /// [`StoreError::Unavailable`].
     fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError>;
 
-    /// Whom a name means, by the rule of [`crate::names::find`].
+    /// Whom a name means, by the rule of `names::find`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -88,7 +88,7 @@ pub trait Store: Send {
         what: NameKind,
     ) -> Result<Option<Found>, StoreError>;
 
-    /// Answers a question about contacts or groups, by the rules of [`crate::roster::answer`], in
+    /// Answers a question about contacts or groups, by the rules of `roster::answer`, in
     /// one transaction. The second value is the group whose members it has changed.
     ///
     /// # Errors
@@ -98,6 +98,15 @@ pub trait Store: Send {
         user: UserKey,
         query: &Query,
     ) -> Result<(Answer, Option<GroupId>), StoreError>;
+
+    /// Answers queries in order, as if one by one with [`Self::query`], but in one transaction
+    /// where the backend can: so that many cost one commit.
+    fn queries(
+        &mut self,
+        queries: &[(UserKey, Query)],
+    ) -> Vec<Result<(Answer, Option<GroupId>), StoreError>> {
+        queries.iter().map(|(user, query)| self.query(*user, query)).collect()
+    }
 
     /// A user by name.
     ///

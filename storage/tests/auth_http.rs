@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use codec::UserId;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use doubles::{PATIENCE, auth, double};
+use doubles::{PATIENCE, auth, double, pass};
 use storage::auth::{Authenticator, ForwardRole, HttpConfig, UserCentre};
 use storage::sidecar::{Config, Limits};
 use storage::{AuthRequest, AuthVerdict, Reply, Request, Sidecar, Waker};
@@ -117,7 +116,7 @@ fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     Some(request)
 }
 
-fn pass(uid: &str) -> Answer {
+fn passing(uid: &str) -> Answer {
     Answer::Body(200, format!(r#"{{"result":"pass","uid":{uid}}}"#))
 }
 
@@ -128,7 +127,8 @@ impl Server {
 
     fn centre_with(&self, forward_role: ForwardRole, timeout: Duration) -> UserCentre {
         let url = format!("http://127.0.0.1:{}/auth", self.port);
-        UserCentre::new(&HttpConfig { url, forward_role, timeout, connections: 4 }).unwrap()
+        let config = HttpConfig { url, forward_role, timeout, connections: 4 };
+        UserCentre::new(&config, Box::new(double().0)).unwrap()
     }
 
     fn connections(&self) -> usize {
@@ -146,9 +146,9 @@ fn real_user(role: Option<u8>) -> AuthRequest {
 
 #[test]
 fn the_request_is_the_documented_one_byte_for_byte() {
-    let server = serve(vec![pass("1234")]);
+    let server = serve(vec![passing("1234")]);
     let verdict = server.centre().authenticate(&real_user(Some(2)));
-    assert_eq!(verdict, AuthVerdict::Pass(UserId(1234)));
+    assert_eq!(verdict, pass(1234));
     let request = server.request();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert_eq!(body, "username=xyb%7C%23%23%7Capp%7C%23%23%7C1234&password=a%2Bb+c&role=2");
@@ -169,7 +169,7 @@ fn the_request_is_the_documented_one_byte_for_byte() {
 
 #[test]
 fn ambiguity_02_the_role_is_forwarded_as_configured() {
-    let server = serve(vec![pass("1")]);
+    let server = serve(vec![passing("1")]);
     for (forward, role, expected) in [
         (ForwardRole::WhenPresent, Some(255), "&role=255"),
         (ForwardRole::WhenPresent, None, ""),
@@ -187,20 +187,20 @@ fn ambiguity_02_the_role_is_forwarded_as_configured() {
 #[test]
 fn connections_are_kept_and_used_again() {
     let server = serve(vec![
-        pass("1"),
-        pass(r#""4294967295""#),
+        passing("1"),
+        passing(r#""4294967295""#),
         Answer::Body(200, r#"{"result":"denied"}"#.into()),
         Answer::Body(500, "oops".into()),
         Answer::Body(200, "<html>".into()),
-        pass("2"),
+        passing("2"),
     ]);
     let mut centre = server.centre();
-    let mut clone = centre.clone();
+    let mut clone = centre.sibling(Box::new(double().0));
     let verdicts = [(); 3].map(|()| centre.authenticate(&auth(1, "a", "b")));
-    use AuthVerdict::{Denied, Pass, Unavailable};
-    assert_eq!(verdicts, [Pass(UserId(1)), Pass(UserId(u32::MAX)), Denied]);
+    use AuthVerdict::{Denied, Unavailable};
+    assert_eq!(verdicts, [pass(1), pass(u32::MAX), Denied]);
     let verdicts = [(); 3].map(|()| clone.authenticate(&auth(1, "a", "b")));
-    assert_eq!(verdicts, [Unavailable, Unavailable, Pass(UserId(2))]);
+    assert_eq!(verdicts, [Unavailable, Unavailable, pass(2)]);
     assert_eq!(server.connections(), 1);
 }
 
@@ -210,7 +210,7 @@ fn a_kept_connection_that_the_centre_closed_is_replaced_without_anybody_noticing
     let server = serve(vec![Answer::ThenClose(body.into())]);
     let mut centre = server.centre();
     for round in 1..=20 {
-        assert_eq!(centre.authenticate(&auth(1, "a", "b")), AuthVerdict::Pass(UserId(7)));
+        assert_eq!(centre.authenticate(&auth(1, "a", "b")), pass(7));
         assert_eq!(server.connections(), round);
     }
 }
@@ -241,12 +241,12 @@ fn a_reply_beyond_the_bound_is_no_verdict_and_does_not_count_as_down() {
     for _ in 0..20 {
         assert_eq!(centre.authenticate(&auth(1, "a", "b")), AuthVerdict::Unavailable);
     }
-    assert_eq!(centre.authenticate(&auth(1, "a", "b")), AuthVerdict::Pass(UserId(7)));
+    assert_eq!(centre.authenticate(&auth(1, "a", "b")), pass(7));
 }
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let elsewhere = serve(vec![pass("1")]);
+    let elsewhere = serve(vec![passing("1")]);
     let port = elsewhere.port;
     let reply = format!(
         "HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
@@ -270,7 +270,7 @@ fn a_slow_centre_is_given_up_after_the_time_out() {
 #[test]
 fn a_dead_centre_is_not_asked_by_every_login_and_is_found_again() {
     let dead = Answer::Cut(Vec::new());
-    let server = serve([vec![dead; 12], vec![pass("7")]].concat());
+    let server = serve([vec![dead; 12], vec![passing("7")]].concat());
     let mut centre = server.centre();
     let mut logins = 0;
     let deadline = Instant::now() + PATIENCE;
@@ -288,14 +288,15 @@ fn a_dead_centre_is_not_asked_by_every_login_and_is_found_again() {
 fn the_calls_under_way_are_bounded_by_the_number_of_clones() {
     let server = serve(vec![Answer::Hold]);
     let centre = server.centre_with(ForwardRole::Never, PATIENCE);
-    let authenticators: Vec<Box<dyn Authenticator>> =
-        (0..3).map(|_| Box::new(centre.clone()) as Box<dyn Authenticator>).collect();
+    let sibling = || Box::new(centre.sibling(Box::new(double().0))) as Box<dyn Authenticator>;
+    let authenticators = (0..3).map(|_| vec![sibling()]).collect();
     let (woken, wakes) = unbounded();
     let waker: Waker = Box::new(move || {
         let _ = woken.send(());
     });
     let config = Config {
         store: Box::new(double().0),
+        open_ids: None,
         authenticators,
         group_sources: Vec::new(),
         limits: Limits::default(),
@@ -316,7 +317,7 @@ fn the_calls_under_way_are_bounded_by_the_number_of_clones() {
     while passed < 12 {
         match ports[0].try_recv() {
             Some(Reply::Auth { verdict, .. }) => {
-                assert_eq!(verdict, AuthVerdict::Pass(UserId(7)));
+                assert_eq!(verdict, pass(7));
                 passed += 1;
             }
             Some(other) => panic!("{other:?}"),

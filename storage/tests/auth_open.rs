@@ -5,11 +5,10 @@ mod doubles;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use codec::{TenantId, UserId};
-use doubles::{Handle, auth, double};
+use codec::{TenantId, UserId, UserKey};
+use doubles::{Handle, auth, double, stored};
 use storage::auth::{Authenticator, FIRST_ID, Open, OpenIds, numeric_suffix};
-use storage::store::StoredUser;
-use storage::{AuthRequest, AuthVerdict};
+use storage::{AuthRequest, AuthVerdict, Proof, TenantRef};
 
 fn open(ids: &Arc<OpenIds>) -> (Open, Handle) {
     let (store, handle) = double();
@@ -18,7 +17,7 @@ fn open(ids: &Arc<OpenIds>) -> (Open, Handle) {
 
 fn ask(open: &mut Open, name: &str, taken: bool) -> u32 {
     match open.authenticate(&AuthRequest { taken, ..auth(1, name, "anything") }) {
-        AuthVerdict::Pass(id) => id.0,
+        AuthVerdict::Pass { user, name: None } => user.id.0,
         other => panic!("{other:?}"),
     }
 }
@@ -72,7 +71,7 @@ fn tenants_do_not_share_names() {
     let ids = Arc::new(OpenIds::default());
     let (mut open, _store) = open(&ids);
     let mut ask = |tenant| {
-        let tenant = TenantId(tenant);
+        let tenant = TenantRef::Id(TenantId(tenant));
         open.authenticate(&AuthRequest { tenant, ..auth(1, "alice", "") })
     };
     assert_ne!(ask(0), ask(1));
@@ -85,8 +84,7 @@ fn what_is_committed_comes_first() {
     let (mut open, store) = open(&ids);
     let before = ask(&mut open, "alice", false);
     store.set(|state| {
-        let user = StoredUser { id: UserId(5), password_hash: String::new() };
-        state.users.insert(b"alice".to_vec(), user);
+        state.users.insert(b"alice".to_vec(), stored(5, b"alice", ""));
     });
     assert_eq!(ask(&mut open, "alice", false), 5);
     assert_eq!(ask(&mut open, "alice", true), 5, "committed is final");
@@ -135,4 +133,32 @@ fn a_store_that_is_down_gives_no_verdict() {
     store.set(|state| state.down = true);
     assert_eq!(open.authenticate(&auth(1, "alice", "")), AuthVerdict::Unavailable);
     assert!(!open.cacheable());
+}
+
+#[test]
+fn a_token_passes_for_the_id_it_comes_with_under_its_bound_name() {
+    let ids = Arc::new(OpenIds::default());
+    let (mut open, store) = open(&ids);
+    store.set(|state| state.bound = vec![7]);
+    let mut login = |name| {
+        let proof = Proof::Token((*b"anything").into());
+        open.authenticate(&AuthRequest { proof, ..auth(1, name, "") })
+    };
+    let user = |id| UserKey { tenant: TenantId(0), id: UserId(id) };
+    let somebody = Some(Arc::from(&b"somebody"[..]));
+    assert_eq!(login("7"), AuthVerdict::Pass { user: user(7), name: somebody });
+    assert_eq!(login("8"), AuthVerdict::Pass { user: user(8), name: None });
+    assert_eq!(login("u9"), AuthVerdict::Pass { user: user(9), name: None }, "a name like others");
+}
+
+#[test]
+fn a_tenant_must_exist_even_here() {
+    let ids = Arc::new(OpenIds::default());
+    let (mut open, _store) = open(&ids);
+    let mut login = |org: &[u8]| {
+        let tenant = TenantRef::Named { org: org.into(), appkey: (*b"dev").into() };
+        open.authenticate(&AuthRequest { tenant, ..auth(1, "u42", "") })
+    };
+    assert_eq!(login(b"acme"), AuthVerdict::pass(TenantId(5), UserId(42)));
+    assert_eq!(login(b"other"), AuthVerdict::UnknownTenant);
 }

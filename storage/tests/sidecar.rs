@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use codec::{GroupId, GroupKey, TenantId, UserId};
+use codec::{GroupId, GroupKey, Query, TenantId, UserId};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use doubles::{Handle, PATIENCE, append, auth, delete, double, read, word};
+use doubles::{Handle, PATIENCE, append, auth, delete, double, pass, read, user, word};
 use storage::auth::Authenticator;
 use storage::groups::GroupSource;
 use storage::sidecar::{Config, Limits, Observer};
-use storage::{AuthRequest, AuthVerdict, Port, Reply, Request, Sidecar, StoreError, Waker};
+use storage::{
+    AuthRequest, AuthVerdict, NameKind, Port, Proof, Reply, Request, Sidecar, StoreError, Waker,
+};
 
 struct Bench {
     sidecar: Sidecar,
@@ -31,6 +33,7 @@ struct Shard {
 
 #[derive(Default)]
 struct Setup {
+    /// One thread and realm each.
     authenticators: Vec<Box<dyn Authenticator>>,
     group_sources: Vec<Box<dyn GroupSource>>,
     limits: Limits,
@@ -51,7 +54,13 @@ fn start(shards: usize, setup: Setup) -> Bench {
         signals.push((wakes, woken));
     }
     let Setup { authenticators, group_sources, limits } = setup;
-    let config = Config { store: Box::new(store), authenticators, group_sources, limits };
+    let config = Config {
+        store: Box::new(store),
+        open_ids: None,
+        authenticators: authenticators.into_iter().map(|realm| vec![realm]).collect(),
+        group_sources,
+        limits,
+    };
     let (sidecar, ports) = Sidecar::start(config, wakers).expect("threads");
     let observer = sidecar.observer();
     let shard = |(port, (wakes, woken))| Shard { port, wakes, woken };
@@ -211,12 +220,12 @@ fn stop_does_not_wait_for_a_stuck_store_beyond_its_limit() {
 
 #[test]
 fn a_change_by_another_process_reaches_every_shard_and_drops_cached_logins() {
-    let (counting, calls) = Scripted::cached(|_| AuthVerdict::Pass(UserId(7)));
+    let (counting, calls) = Scripted::cached(|_| pass(7));
     let limits = Limits { change_poll: Duration::from_millis(5), ..Limits::default() };
     let authenticators: Vec<Box<dyn Authenticator>> = vec![counting];
     let mut bench = start(2, Setup { authenticators, limits, ..Setup::default() });
     bench.shards[0].login(1, "alice", "secret");
-    assert_eq!(bench.shards[0].words(1), ["auth 1 Pass(UserId(7))"]);
+    assert_eq!(bench.shards[0].words(1), ["auth 1 Pass(7)"]);
     bench.store.set(|state| (state.changed, state.requeued) = (true, (0..300).collect()));
     for shard in &mut bench.shards {
         let expected = (0..300).map(|id| format!("requeued {id}"));
@@ -226,7 +235,7 @@ fn a_change_by_another_process_reaches_every_shard_and_drops_cached_logins() {
         assert_eq!(shard.port.outstanding(), 0);
     }
     bench.shards[0].login(2, "alice", "secret");
-    assert_eq!(bench.shards[0].words(1), ["auth 2 Pass(UserId(7))"]);
+    assert_eq!(bench.shards[0].words(1), ["auth 2 Pass(7)"]);
     assert_eq!(calls.lock().unwrap().len(), 2);
     assert!(bench.sidecar.stop(PATIENCE));
     assert_eq!(bench.observer.snapshot().store.changes, 1);
@@ -283,10 +292,10 @@ fn gated() -> (Box<dyn Authenticator>, Calls, Receiver<()>, Sender<()>) {
             let _ = entered.send(());
             gate.recv_timeout(PATIENCE).expect("the test opens the gate");
         }
-        match &*request.password {
+        match request.proof.secret() {
             b"wrong" => AuthVerdict::Denied,
             b"down" => AuthVerdict::Unavailable,
-            _ => AuthVerdict::Pass(UserId(7)),
+            _ => pass(7),
         }
     });
     (authenticator, calls, at_gate, open)
@@ -332,11 +341,11 @@ fn cached_logins_do_not_wait_behind_slow_ones_and_what_exceeds_the_queue_gets_no
     }
     assert_eq!(shard.words(1), ["auth 5 Unavailable"]);
     shard.login(6, "alice", "right");
-    assert_eq!(shard.words(1), ["auth 6 Pass(UserId(7))"]);
+    assert_eq!(shard.words(1), ["auth 6 Pass(7)"]);
     open.send(()).unwrap();
     let mut rest = shard.words(3);
     rest.sort();
-    assert_eq!(rest, [2, 3, 4].map(|token| format!("auth {token} Pass(UserId(7))")));
+    assert_eq!(rest, [2, 3, 4].map(|token| format!("auth {token} Pass(7)")));
     assert!(bench.sidecar.stop(PATIENCE));
     assert_eq!(bench.observer.snapshot().auth.refused, 1);
 }
@@ -349,7 +358,7 @@ fn without_a_cache_logins_go_straight_to_a_bounded_queue() {
         move |_| {
             let _ = entered.send(());
             let _ = gate.recv_timeout(PATIENCE);
-            AuthVerdict::Pass(UserId(7))
+            pass(7)
         },
         false,
     );
@@ -361,9 +370,9 @@ fn without_a_cache_logins_go_straight_to_a_bounded_queue() {
     at_gate.recv_timeout(PATIENCE).expect("the authenticator is busy");
     shard.login(2, "alice", "secret");
     let refused = shard.port.submit(Request::Auth(auth(3, "alice", "secret")));
-    assert!(matches!(refused, Err(Request::Auth(request)) if &*request.password == b"secret"));
+    assert!(matches!(refused, Err(Request::Auth(request)) if request.proof.secret() == b"secret"));
     drop(open);
-    assert_eq!(shard.words(2), ["auth 1 Pass(UserId(7))", "auth 2 Pass(UserId(7))"]);
+    assert_eq!(shard.words(2), ["auth 1 Pass(7)", "auth 2 Pass(7)"]);
     assert_eq!(calls.lock().unwrap().len(), 2);
     assert!(bench.sidecar.stop(PATIENCE));
 }
@@ -389,7 +398,7 @@ fn stop_answers_logins_that_have_not_begun_with_unavailable() {
     });
     assert!(stopped);
     let words = shards[0].words(10);
-    assert_eq!(words[0], "auth 1 Pass(UserId(7))");
+    assert_eq!(words[0], "auth 1 Pass(7)");
     assert!(words[1..].iter().all(|word| word.ends_with("Unavailable")), "{words:?}");
     assert_eq!(*calls.lock().unwrap(), ["slow"]);
     assert_eq!(observer.snapshot().auth.unavailable, 9);
@@ -445,5 +454,77 @@ fn members_come_from_the_store_if_there_is_no_other_source() {
     let mut bench = start(1, Setup::default());
     bench.shards[0].submit(members(4));
     assert_eq!(bench.shards[0].words(1), ["members 4 2"]);
+    assert!(bench.sidecar.stop(PATIENCE));
+}
+
+#[test]
+fn a_changed_group_is_told_to_every_shard_before_the_answer() {
+    let mut bench = start(3, Setup::default());
+    let join = |token| {
+        let (query, binding) = (Query::JoinGroup(Box::from(*b"lobby")), None);
+        Request::Query { token, user: user(1), query, binding }
+    };
+    bench.shards[1].submit(join(5));
+    assert_eq!(bench.shards[1].words(2), ["group 9", "answer 5 Done"]);
+    assert_eq!(bench.shards[1].port.outstanding(), 0);
+    for shard in [0, 2] {
+        assert_eq!(bench.shards[shard].words(1), ["group 9"]);
+        assert_eq!(bench.shards[shard].port.outstanding(), 0, "news are nobody's reply");
+    }
+    let what = NameKind::Any;
+    let (tenant, name) = (TenantId(0), Box::from(*b"lobby"));
+    bench.shards[0].submit(Request::Resolve { token: 6, tenant, name, what });
+    assert_eq!(bench.shards[0].port.outstanding(), 1);
+    assert_eq!(bench.shards[0].words(1), ["resolved 6 group 9"]);
+    assert!(bench.sidecar.stop(PATIENCE));
+    let store = bench.observer.snapshot().store;
+    assert_eq!((store.queries, store.resolved), (1, 1));
+}
+
+#[test]
+fn each_realm_has_its_own_authenticator_and_its_own_cached_logins() {
+    let (first, first_calls) = Scripted::cached(|_| pass(1));
+    let (second, second_calls) = Scripted::boxed(|_| pass(2), false);
+    let (store, _handle) = double();
+    let (woken, wakes) = unbounded();
+    let waker: Waker = Box::new(move || {
+        let _ = woken.send(());
+    });
+    let config = Config {
+        store: Box::new(store),
+        open_ids: None,
+        authenticators: vec![vec![first, second]],
+        group_sources: Vec::new(),
+        limits: Limits::default(),
+    };
+    let (sidecar, mut ports) = Sidecar::start(config, vec![waker]).expect("threads");
+    let woken = Arc::default();
+    let mut shard = Shard { port: ports.remove(0), wakes, woken };
+    let mut login = |token, realm| {
+        let request = AuthRequest { realm, ..auth(token, "alice", "secret") };
+        shard.submit(Request::Auth(request));
+        shard.words(1).remove(0)
+    };
+    for token in 0..2 {
+        assert_eq!(login(token, 0), format!("auth {token} Pass(1)"));
+        assert_eq!(login(token, 1), format!("auth {token} Pass(2)"));
+    }
+    assert_eq!(login(9, 2), "auth 9 Unavailable", "no such realm");
+    assert_eq!(first_calls.lock().unwrap().len(), 1);
+    assert_eq!(second_calls.lock().unwrap().len(), 2, "what may not be cached is asked again");
+    assert!(sidecar.stop(PATIENCE));
+}
+
+#[test]
+fn a_token_is_asked_for_each_time() {
+    let (authenticator, calls) = Scripted::cached(|_| pass(7));
+    let mut bench = start(1, Setup { authenticators: vec![authenticator], ..Setup::default() });
+    for token in 0..2 {
+        let proof = Proof::Token(Box::from(*b"secret"));
+        let request = AuthRequest { proof, ..auth(token, "7", "") };
+        bench.shards[0].submit(Request::Auth(request));
+        assert_eq!(bench.shards[0].words(1), [format!("auth {token} Pass(7)")]);
+    }
+    assert_eq!(calls.lock().unwrap().len(), 2);
     assert!(bench.sidecar.stop(PATIENCE));
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use codec::{GroupId, GroupKey, TenantId, UserId};
 use crossbeam_channel::{Receiver, unbounded};
 use doubles::{PATIENCE, append, auth, delete, read, user, word};
-use storage::admin::NewUser;
+use storage::admin::{NewGroup, NewUser};
 use storage::auth::{Authenticator, Local, hash_password};
 use storage::sidecar::{Config, Limits};
 use storage::sqlite::Options;
@@ -65,7 +65,8 @@ fn start(path: &Path) -> (Sidecar, Shard) {
         vec![Box::new(Local::new(Box::new(open(path))))];
     let config = Config {
         store: Box::new(open(path)),
-        authenticators,
+        open_ids: None,
+        authenticators: vec![authenticators],
         group_sources: Vec::new(),
         limits: Limits { change_poll: Duration::from_millis(5), ..Limits::default() },
     };
@@ -115,7 +116,7 @@ fn what_the_command_line_changes_is_seen_by_shards_and_logins() {
     cli.add_user(new_user(7, "alice", "old")).unwrap();
     shard.until("changed");
     login(&mut shard, 2, "old");
-    assert_eq!(shard.until("auth 2 Pass(UserId(7))").last().unwrap(), "auth 2 Pass(UserId(7))");
+    assert_eq!(shard.until("auth 2 Pass(7)").last().unwrap(), "auth 2 Pass(7)");
 
     // The cached login of a deleted user ends with the change.
     cli.delete_user(user(7)).unwrap();
@@ -125,7 +126,8 @@ fn what_the_command_line_changes_is_seen_by_shards_and_logins() {
 
     let group = GroupKey { tenant: TenantId(0), id: GroupId(12) };
     assert_eq!(shard.ask(Request::Members { group }), "members 12 0");
-    cli.create_group(group, &[UserId(1), UserId(2)]).unwrap();
+    let members = vec![UserId(1), UserId(2)];
+    cli.create_group(&NewGroup { key: group, members, ..NewGroup::default() }).unwrap();
     shard.until("changed");
     assert_eq!(shard.ask(Request::Members { group }), "members 12 2");
     assert!(sidecar.stop(PATIENCE));

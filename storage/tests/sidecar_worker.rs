@@ -2,12 +2,14 @@
 
 mod doubles;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use codec::{GroupId, GroupKey, TenantId};
-use doubles::{Handle, append, delete, double, read, user, word};
+use codec::{GroupId, GroupKey, Query, TenantId};
+use doubles::{Handle, append, auth, delete, double, read, stored, user, word};
+use storage::auth::{Authenticator as _, Open, OpenIds};
 use storage::sidecar::StoreWorker;
-use storage::{DeadReason, Request};
+use storage::{AuthVerdict, DeadReason, NameKind, Request};
 
 const START: Duration = Duration::from_secs(100);
 
@@ -52,7 +54,7 @@ fn a_batch_is_one_commit_and_replies_keep_the_order_of_requests_and_the_shards()
     assert_eq!(got[1..], expected.map(|(shard, reply)| (shard, reply.to_owned())));
     assert_eq!(
         store.log(),
-        ["members 9", "append 1 1", "delete 1 1", "append 2 2", "append 3 3", "commit"]
+        ["append 1 1", "delete 1 1", "append 2 2", "append 3 3", "commit", "members 9"]
     );
 }
 
@@ -208,4 +210,143 @@ fn finish_tries_what_is_retained_once_more_whatever_the_back_off() {
     store.set(|state| (state.down, state.log) = (false, Vec::new()));
     worker.finish(START);
     assert_eq!(store.log(), ["delete 1 1", "commit"]);
+}
+
+fn resolve(token: u64, name: &str, what: NameKind) -> Request {
+    Request::Resolve { token, tenant: TenantId(0), name: name.as_bytes().into(), what }
+}
+
+fn query(id: u32, query: Query, binding: Option<&str>) -> Request {
+    let binding = binding.map(|name| name.as_bytes().into());
+    Request::Query { token: u64::from(id), user: user(id), query, binding }
+}
+
+fn text(text: &str) -> Box<[u8]> {
+    text.as_bytes().into()
+}
+
+#[test]
+fn names_are_resolved_in_the_order_of_the_queue() {
+    let (mut worker, store) = worker(8);
+    store.set(|state| drop(state.users.insert(b"alice".to_vec(), stored(7, b"alice", ""))));
+    let replies = run(
+        &mut worker,
+        START,
+        vec![
+            resolve(1, "alice", NameKind::Any),
+            append(1, 1),
+            resolve(2, "alice", NameKind::Group),
+            resolve(3, "lobby", NameKind::Any),
+            resolve(4, "u42", NameKind::Any),
+        ],
+    );
+    let expected = ["resolved 1 user 7", "appended 1 1", "resolved 2 nobody", "resolved 3 group 9"];
+    assert_eq!(replies[..4], expected);
+    assert_eq!(replies[4], "resolved 4 nobody", "nobody is made where logins need an account");
+    assert_eq!(worker.figures().resolved, 4);
+}
+
+#[test]
+fn with_open_authentication_a_name_means_the_id_that_a_login_would_get() {
+    let ids = Arc::new(OpenIds::default());
+    let (worker, store) = worker(8);
+    let mut worker = worker.with_open_ids(Some(Arc::clone(&ids)));
+    let mut open = Open::new(Box::new(double().0), ids);
+    let mut login = |name| match open.authenticate(&auth(1, name, "")) {
+        AuthVerdict::Pass { user, .. } => user.id.0,
+        other => panic!("{other:?}"),
+    };
+    let (carol, lobby) = (login("carol"), login("lobby"));
+    store.set(|state| {
+        state.users.insert(b"alice".to_vec(), stored(7, b"alice", ""));
+        state.bound = vec![50];
+    });
+    let mut word = |name: &str, what| {
+        let reply = run(&mut worker, START, vec![resolve(1, name, what)]).remove(0);
+        reply.strip_prefix("resolved 1 ").unwrap().to_owned()
+    };
+    for (name, expected) in [
+        ("alice", "user 7".to_owned()),
+        ("carol", format!("user {carol}")),
+        ("u42", "user 42".to_owned()),
+        ("u50", "nobody".to_owned()),
+        (&format!("x{carol}"), "nobody".to_owned()),
+        ("nobody", "nobody".to_owned()),
+        ("lobby", format!("user {lobby}")),
+        ("#lobby", "group 9".to_owned()),
+        ("#u42", "nobody".to_owned()),
+    ] {
+        assert_eq!(word(name, NameKind::Any), expected, "{name}");
+    }
+    assert_eq!(word("lobby", NameKind::Group), "group 9");
+    assert_eq!(word("u42", NameKind::Group), "nobody");
+}
+
+#[test]
+fn a_query_binds_the_names_it_makes_something_of() {
+    let (worker, store) = worker(8);
+    let mut worker = worker.with_open_ids(Some(Arc::default()));
+    let users = ["u43", "u44", "nobody"].map(text).to_vec();
+    let create = Query::CreateGroup { id: text("lobby"), title: text(""), users };
+    for (asked, expected) in [
+        (Query::Contacts, &["query 1"][..]),
+        (
+            Query::AddContact(text("u42")),
+            &["resolve u42", "bind 1 one", "bind 42 u42", "commit", "query 1"],
+        ),
+        (Query::RemoveContact(text("u45")), &["bind 1 one", "commit", "query 1"]),
+        (
+            create,
+            &[
+                "resolve u43",
+                "resolve u44",
+                "resolve nobody",
+                "bind 1 one",
+                "bind 43 u43",
+                "bind 44 u44",
+                "commit",
+                "query 1",
+            ],
+        ),
+    ] {
+        store.set(|state| state.log.clear());
+        assert_eq!(run(&mut worker, START, vec![query(1, asked, Some("one"))]), ["answer 1 Done"]);
+        assert_eq!(store.log(), expected);
+    }
+    store.set(|state| state.log.clear());
+    run(&mut worker, START, vec![query(1, Query::JoinGroup(text("x")), None)]);
+    assert_eq!(store.log(), ["query 1"]);
+    assert_eq!(worker.figures().queries, 5);
+}
+
+#[test]
+fn members_are_looked_up_after_the_queries_of_their_batch_which_are_told_first() {
+    let (mut worker, store) = worker(8);
+    let group = GroupKey { tenant: TenantId(0), id: GroupId(9) };
+    let join = query(2, Query::JoinGroup(text("lobby")), None);
+    let batch = vec![query(1, Query::Groups, None), Request::Members { group }, join];
+    let replies = run(&mut worker, START, batch);
+    assert_eq!(replies, ["answer 1 Done", "members 9 2", "answer 2 Done"]);
+    assert_eq!(store.log(), ["query 1", "query 2", "members 9"], "whatever the order");
+    assert_eq!(worker.changed_groups().collect::<Vec<_>>(), [group]);
+    assert_eq!(worker.changed_groups().count(), 0, "told once");
+}
+
+#[test]
+fn a_query_that_changes_something_waits_for_the_back_off_like_an_append() {
+    let (mut worker, store) = worker(8);
+    let join = || query(1, Query::JoinGroup(text("lobby")), None);
+    let list = || query(2, Query::Groups, None);
+    store.set(|state| state.down = true);
+    let batch = vec![join(), join(), list(), append(1, 1)];
+    let unavailable = ["answer 1 unavailable", "answer 1 unavailable", "answer 2 unavailable"];
+    assert_eq!(run(&mut worker, START, batch)[..3], unavailable);
+    store.set(|state| state.log.clear());
+    assert_eq!(run(&mut worker, START, vec![join(), list()]), unavailable[1..]);
+    assert_eq!(store.log(), ["query 2"], "asked only for reading");
+    store.set(|state| state.down = false);
+    assert_eq!(run(&mut worker, START, vec![join(), list()]), [unavailable[0], "answer 2 Done"]);
+    let now = START + Duration::from_millis(50);
+    assert_eq!(run(&mut worker, now, vec![join()]), ["answer 1 Done"]);
+    assert_eq!(worker.changed_groups().count(), 1);
 }

@@ -9,11 +9,14 @@ mod differential;
 mod embedded;
 #[path = "store_suite/kit.rs"]
 mod kit;
+#[path = "store_suite/roster.rs"]
+mod roster;
 
 use std::sync::Arc;
 
 use codec::{TenantId, UserId, UserKey};
 use kit::*;
+use roster::*;
 use storage::store::{SEQ_MAX, StoredUser};
 use storage::{Caps, MemoryStore};
 
@@ -52,6 +55,20 @@ suite! {
     without_an_age_limit_nothing_expires
     everything_is_there_after_a_restart
     a_group_message_serves_each_recipient_until_he_is_done
+    a_message_to_the_public_room_is_never_stored
+    tenants_are_found_by_both_of_their_names
+    a_name_means_a_user_then_a_group_and_each_by_name_before_number
+    users_are_found_by_phone_and_bindings_need_no_message
+    contacts_are_directed_and_adding_and_removing_may_be_repeated
+    contacts_are_bounded
+    a_group_gets_the_name_or_number_it_asks_for_or_a_free_one
+    a_groups_maker_owns_it_and_unknown_users_are_left_out
+    users_without_a_name_are_shown_by_their_number
+    joining_is_open_and_leaving_may_be_repeated
+    a_group_passes_to_its_oldest_member_and_ends_with_the_last
+    groups_are_bounded_and_nothing_is_left_of_one_that_was_refused
+    a_user_is_in_a_bounded_number_of_groups
+    members_of_a_large_group_are_not_listed
 }
 
 fn open<B: Backend>() -> B {
@@ -295,7 +312,8 @@ fn a_binding_is_committed_with_the_first_message<B: Backend>() {
     assert_eq!(b.store().write(&[bound(user(1), 1, name)]), [OK]);
     let mut b = b.restart();
     let found = b.store().user_by_name(TenantId(0), name).unwrap();
-    assert_eq!(found, Some(StoredUser { id: UserId(1), password_hash: String::new() }));
+    let bound = StoredUser { id: UserId(1), name: (*name).into(), password_hash: String::new() };
+    assert_eq!(found, Some(bound));
     assert_eq!(b.store().name_of(user(1)), Ok(Some(Box::from(*name))));
 }
 
@@ -304,7 +322,8 @@ fn a_binding_never_takes_anothers_id_or_name<B: Backend>() {
     assert!(b.add_user(user(1), b"alice", "hash"));
     let writes = [bound(user(1), 1, b"mallory"), bound(user(2), 2, b"alice")];
     assert_eq!(b.store().write(&writes), [OK, OK], "the messages are kept all the same");
-    let alice = StoredUser { id: UserId(1), password_hash: "hash".to_owned() };
+    let name = Box::from(*b"alice");
+    let alice = StoredUser { id: UserId(1), name, password_hash: "hash".to_owned() };
     assert_eq!(b.store().user_by_name(TenantId(0), b"alice"), Ok(Some(alice)));
     assert_eq!(b.store().user_by_name(TenantId(0), b"mallory"), Ok(None));
     assert_eq!(b.store().name_of(user(2)), Ok(None));

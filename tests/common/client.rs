@@ -1,6 +1,6 @@
 //! Clients on the wire: they send what a test says, byte for byte, and see every packet.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, Message, WebSocket};
 
+use super::wire::{Got, Wire, is_timeout};
 use super::{PATIENCE, SILENCE, tls};
 
 /// What a client saw.
@@ -369,13 +370,12 @@ impl Client {
 
 /// A byte stream of length-prefixed packets: the publish door, or clients on plain TCP.
 pub(crate) struct Door {
-    pub(crate) stream: Stream,
-    read: Vec<u8>,
+    pub(crate) wire: Wire,
 }
 
 impl Door {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, read: Vec::new() }
+        Self { wire: Wire::new(stream) }
     }
 
     /// Packets in one write, each behind its length.
@@ -390,7 +390,7 @@ impl Door {
 
     #[track_caller]
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the connection is open");
+        self.wire.send(bytes);
     }
 
     #[track_caller]
@@ -400,27 +400,9 @@ impl Door {
 
     /// The next thing within `patience`; `None`: nothing came.
     pub(crate) fn see(&mut self, patience: Duration) -> Option<Seen> {
-        let end = Instant::now() + patience;
-        loop {
-            if let Some(len) = self.read.first_chunk().map(|len| u32::from_be_bytes(*len)) {
-                let whole = 4 + len as usize;
-                if self.read.len() >= whole {
-                    let packet: Vec<u8> = self.read.drain(..whole).skip(4).collect();
-                    return Some(Seen::of(&packet));
-                }
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            self.stream.socket().set_read_timeout(Some(left)).expect("a time-out");
-            let mut more = [0; 4096];
-            match self.stream.read(&mut more) {
-                Ok(0) => return Some(Seen::End),
-                Ok(bytes) => self.read.extend_from_slice(&more[..bytes]),
-                Err(error) if is_timeout(&error) => return None,
-                Err(_) => return Some(Seen::End),
-            }
+        match self.wire.see(patience, |read, _| stream::frame(read))? {
+            Got::Packet(packet) => Some(Seen::of(&packet)),
+            Got::End => Some(Seen::End),
         }
     }
 
@@ -438,8 +420,4 @@ impl Door {
     pub(crate) fn expect_silence(&mut self) {
         assert_eq!(self.see(SILENCE), None);
     }
-}
-
-fn is_timeout(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

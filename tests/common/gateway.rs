@@ -2,19 +2,19 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use codec::binary::client::Tail;
 use tempfile::TempDir;
 
 use super::client::{Client, Door, Stream};
+use super::http::Ask;
 use super::{PATIENCE, eventually};
 
 /// The password of every user that [`Setup::local_users`] makes.
@@ -27,11 +27,13 @@ pub(crate) struct Setup {
     keys: Vec<(String, String)>,
     listeners: Vec<(&'static str, &'static str)>,
     commands: Vec<Vec<String>>,
+    http: bool,
 }
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        let setup = Self { keys: Vec::new(), listeners: Vec::new(), commands: Vec::new() };
+        let (keys, listeners, commands) = (Vec::new(), Vec::new(), Vec::new());
+        let setup = Self { keys, listeners, commands, http: false };
         setup.set("node.shards", 1).set("auth.mode", "\"open\"")
     }
 
@@ -50,6 +52,17 @@ impl Setup {
     pub(crate) fn listener(mut self, protocol: &'static str, transport: &'static str) -> Self {
         self.listeners.push((protocol, transport));
         self
+    }
+
+    /// Beside binary, every protocol that people speak, over TCP, and the HTTP that goes with them.
+    pub(crate) fn everyone(self) -> Self {
+        let all = ["simple-text", "simple-im", "im-demo"];
+        all.into_iter().fold(self.http(), |setup, protocol| setup.listener(protocol, "tcp"))
+    }
+
+    /// The protocols' HTTP is served at [`Site::http`].
+    pub(crate) fn http(self) -> Self {
+        Self { http: true, ..self }
     }
 
     /// Retries after 150 ms, twice: a client that never acknowledges is closed after half a second.
@@ -100,6 +113,7 @@ struct Ports {
     tcp: u16,
     door: u16,
     admin: u16,
+    http: u16,
     more: Vec<u16>,
 }
 
@@ -210,6 +224,17 @@ impl Site {
         self.at(self.ports.admin)
     }
 
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.at(self.ports.http)
+    }
+
+    /// The first listener of this protocol that [`Setup::listener`] made.
+    #[track_caller]
+    pub(crate) fn of(&self, protocol: &str) -> SocketAddr {
+        let at = self.setup.listeners.iter().position(|(known, _)| *known == protocol);
+        self.listener(at.expect("the set-up has it"))
+    }
+
     /// The `at`-th of [`Setup::listener`].
     pub(crate) fn listener(&self, at: usize) -> SocketAddr {
         self.at(self.ports.more[at])
@@ -225,7 +250,8 @@ impl Site {
             let _ = writeln!(text, "{key} = {value}");
         };
         put("node.data_dir", &format!("{:?}", self.path("data")));
-        put("http.bind", "\"\"");
+        let http = if self.setup.http { self.http().to_string() } else { String::new() };
+        put("http.bind", &format!("\"{http}\""));
         put("admin.bind", &format!("\"{}\"", self.admin()));
         for (key, value) in &self.setup.keys {
             put(key, value);
@@ -248,13 +274,13 @@ impl Site {
 impl Ports {
     /// Ports that nobody has on `address` now, `more` of them beside the fixed ones.
     fn free(address: Ipv4Addr, more: usize) -> Self {
-        let listeners: Vec<TcpListener> = (0..5 + more)
+        let listeners: Vec<TcpListener> = (0..6 + more)
             .map(|_| TcpListener::bind((address, 0)).expect("a free port on loopback"))
             .collect();
         let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
         let ports: Vec<u16> = listeners.iter().map(port).collect();
-        let [ws, wss, tcp, door, admin] = *ports.first_chunk().expect("five");
-        Self { ws, wss, tcp, door, admin, more: ports[5..].to_vec() }
+        let [ws, wss, tcp, door, admin, http] = *ports.first_chunk().expect("six");
+        Self { ws, wss, tcp, door, admin, http, more: ports[6..].to_vec() }
     }
 }
 
@@ -385,7 +411,8 @@ impl Gateway {
 
     /// Status and body of a GET on the admin address; status 0: nobody answers.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
-        get(self.site().admin(), path).unwrap_or_default()
+        let told = Ask::get(path).try_send(self.site().admin());
+        told.and_then(|told| Some((told.status()?, told.text()))).unwrap_or_default()
     }
 
     /// The sum of a metric over shards and labels, such as `ringpost_logins_total`. A name may go
@@ -464,18 +491,6 @@ impl Log {
         assert!(!waited.1.timed_out(), "not in the log: {text}\n{}", waited.0.lines.join("\n"));
         said(&waited.0)
     }
-}
-
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some((status, body.to_owned()))
 }
 
 /// How often ports are looked for.

@@ -1,12 +1,18 @@
 //! The real program over real sockets: what every end-to-end test is built from.
 //!
-//! Owns: [`Gateway`] (the process, its configuration, its store), [`Client`] and [`Door`] (strict
-//! peers on the wire), and waiting for conditions. Never: what a test expects.
+//! Owns: [`Gateway`] (the process, its configuration, its store), [`Person`] and the clients behind
+//! it (strict peers on the wire), and waiting for conditions. Never: what a test expects.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 mod client;
+mod demo;
 mod gateway;
+mod http;
+mod people;
+mod text;
 mod tls;
+mod toml;
+mod wire;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -16,7 +22,13 @@ use codec::MessageId;
 #[allow(unused_imports, reason = "each test program uses a part of it")]
 pub(crate) use self::{
     client::{Client, Door, Seen, Stream, Want, connect_packet},
-    gateway::{Gateway, Setup, Site},
+    demo::{DemoClient, DemoPush, DemoSeen},
+    gateway::{Gateway, PASSWORD, Setup, Site},
+    http::{Ask, Told},
+    people::{Event, Heard, Language, Person, Said, To, expect_silence},
+    text::{TextClient, TextSeen},
+    toml::{ImClient, ImPush, ImSeen},
+    wire::{Got, Wire},
 };
 
 /// Far more than anything takes on a busy machine; every wait for something that must come ends

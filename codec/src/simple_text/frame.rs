@@ -23,7 +23,7 @@ use crate::error::{Decoded, Malformed, WireError};
 
 /// How far the request at the start of the input has been read.
 ///
-/// `start <= at <= input.len()`: what is before `start` is blank, what is before `at` has been read.
+/// `start <= at <= input.len()`: what is before `start` is blank, what is before `at` was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     start: usize,

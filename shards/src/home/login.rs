@@ -24,7 +24,8 @@ pub struct Login {
     pub user: UserKey,
     /// Which of the user's terminals; one connection each.
     pub terminal: u64,
-    pub name: Arc<[u8]>,
+    /// `None`: not known, he logged in with his number.
+    pub name: Option<Arc<[u8]>>,
     /// Open authentication: the name is bound to the id with the first message stored.
     pub binds: bool,
     pub listener: ListenerIndex,
@@ -70,8 +71,11 @@ impl Home {
             session.answers = Some(Box::default());
         }
         let user = self.users.at(index);
-        user.binds |= login.binds && user.name.is_none();
-        let name = Arc::clone(user.name.get_or_insert(login.name));
+        if user.name.is_none() {
+            user.binds |= login.binds && login.name.is_some();
+            user.name = login.name;
+        }
+        let name = user.name.clone().unwrap_or_default();
         self.accept(slot, login.user, &name, fx);
         if login.manners.room {
             self.enter_room(slot, index, now, fx);
@@ -91,7 +95,8 @@ impl Home {
     /// Open authentication: the id is in use under another name.
     pub fn is_name_taken(&mut self, login: &Login) -> bool {
         let Some(index) = self.users.find(login.user).filter(|_| login.binds) else { return false };
-        self.users.at(index).name.as_ref().is_some_and(|bound| *bound != login.name)
+        let bound = &self.users.at(index).name;
+        bound.is_some() && login.name.is_some() && *bound != login.name
     }
 
     fn accept(&mut self, slot: Slot, user: UserKey, name: &[u8], fx: &mut impl Effects) {

@@ -1,1 +1,336 @@
+//! Every route over real connections, on a store in a file.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codec::{Message, MessageId, ProtocolId, Target, UserId, UserKey};
+use storage::admin::NewUser;
+use storage::auth::hash_password;
+use storage::sqlite::Options;
+use storage::sqlite::simple_im::SimpleIm;
+use storage::store::Write;
+use storage::{Append, SqliteStore, Store as _};
+
+use super::*;
+use crate::http;
+
+/// A server with users 1 (phone 1, `ann`) and 2 (phone 2, `ben`), password `pw`.
+struct Site {
+    address: SocketAddr,
+    store: SqliteStore,
+    user: UserKey,
+    /// Somebody listens where tokens point to.
+    im: TcpListener,
+    _folder: tempfile::TempDir,
+}
+
+fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build();
+    let runtime = runtime.expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || SqliteStore::open(&folder.path().join("a.db"), Options::default());
+    let mut store = open().expect("a store");
+    let tenant = store.tenant("default", "default").expect("the store works");
+    let password_hash = hash_password(b"pw");
+    for (id, name) in [(1, "ann"), (2, "ben")] {
+        let user = NewUser {
+            key: UserKey { tenant, id: UserId(id) },
+            name: name.as_bytes().into(),
+            password_hash: password_hash.clone(),
+            phone: Some(format!("1850000000{id}")),
+        };
+        store.add_user(user).expect("he is new");
+    }
+    let im = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = im.local_addr().expect("bound").port();
+    let accounts = Box::new(SimpleIm::new(open().expect("a store"), tenant));
+    let face = Face::new(accounts, Address { host: "127.0.0.1".to_owned(), port }, ttl);
+    let address = runtime
+        .block_on(http::start(([127, 0, 0, 1], 0).into(), routes(face)))
+        .expect("loopback can be bound");
+    let user = UserKey { tenant, id: UserId(1) };
+    test(Site { address, store, user, im, _folder: folder });
+}
+
+impl Site {
+    /// Status line, and the body as bytes.
+    fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> (String, Vec<u8>) {
+        let mut stream = std::net::TcpStream::connect(self.address).expect("it listens");
+        let len = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{head}Content-Length: \
+             {len}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it answers");
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        assert!(!head.contains("content-type"), "the clients were never told one: {head}");
+        let status = head.lines().next().unwrap_or_default().to_owned();
+        (status, answer.split_off(end + 4))
+    }
+
+    fn text(&self, method: &str, path: &str, head: &str, body: &str) -> String {
+        let (status, body) = self.ask(method, path, head, body);
+        assert_eq!(status, "http/1.1 200 ok");
+        String::from_utf8(body).expect("text")
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        self.text("POST", path, "", body)
+    }
+
+    fn with_cookie(&self, method: &str, path: &str, token: &str, body: &str) -> String {
+        self.text(method, path, &format!("Cookie: a=b; token={token}\r\n"), body)
+    }
+
+    fn token_of(&self, phone: &str) -> String {
+        let answer = self.post("/server/login", &format!("phone={phone}&password=pw"));
+        let start = answer.find("token = \"").expect("a token") + "token = \"".len();
+        let token = answer[start..].split('"').next().expect("its end").to_owned();
+        assert_eq!(token.len(), 32, "{answer}");
+        token
+    }
+
+    fn port(&self) -> u16 {
+        self.im.local_addr().expect("bound").port()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(100);
+const ANN: &str = "18500000001";
+
+#[test]
+fn a_login_says_where_and_with_which_token_in_the_words_of_the_document() {
+    on_a_site(LONG, |site| {
+        let answer = site.post("/server/login", &format!("phone={ANN}&password=pw"));
+        let port = site.port();
+        let start = format!(
+            "[response] status = 0 server = \"127.0.0.1\" port = \"{port}\" [response.user] token \
+             = \""
+        );
+        assert!(answer.starts_with(&start) && answer.ends_with("\" id = 1"), "{answer}");
+        assert_eq!(site.post("/server/login", &format!("phone={ANN}&password=no")), SINGLE_1);
+        assert_eq!(site.post("/server/login", "phone=7&password=pw"), "[response] status = 2");
+    });
+}
+
+#[test]
+fn the_documents_own_command_line_logs_in() {
+    on_a_site(LONG, |site| {
+        // What curl makes of --data-urlencode "phone=...&password=..." is one field.
+        let answer = site.post("/server/login", &format!("phone={ANN}%26password%3Dpw"));
+        assert!(answer.starts_with("[response] status = 0 "), "{answer}");
+        let token = site.token_of(ANN).replace('+', "%2B").replace('/', "%2F");
+        let answer = site.post("/server/reconnect", &format!("id=1%26token%3D{token}"));
+        assert_eq!(answer, at(&site, "[response]"));
+    });
+}
+
+#[test]
+fn later_clients_read_double_brackets() {
+    on_a_site(LONG, |site| {
+        let body = format!("phone={ANN}&password=pw&device=android");
+        assert!(site.post("/server/login", &body).starts_with("[[response]] status = 0 server"));
+        let wrong = format!("phone={ANN}&password=no&device=android");
+        let mismatch = "[[response]] status = 1 reason = \"Mismatch\"";
+        assert_eq!(site.post("/server/login", &wrong), mismatch);
+        let unknown = "[[response]] status = 2 reason = \"User doesn't exist!\"";
+        assert_eq!(site.post("/server/login", "phone=7&password=x&device=a"), unknown);
+        let missing = "[[response]] status = 3 reason = \"password Required\"";
+        assert_eq!(site.post("/server/login", "phone=7&device=a"), missing);
+    });
+}
+
+#[test]
+fn a_reconnect_takes_the_token_raw_encoded_or_as_a_cookie_and_only_of_that_user() {
+    on_a_site(LONG, |site| {
+        let token = site.token_of(ANN);
+        // A raw `+` comes out of the decoding as a blank.
+        let raw = site.post("/server/reconnect", &format!("id=1&token={token}"));
+        assert_eq!(raw, at(&site, "[response]"));
+        let encoded = token.replace('+', "%2B").replace('/', "%2F");
+        let encoded = site.post("/server/reconnect", &format!("id=1&token={encoded}"));
+        assert_eq!(encoded, at(&site, "[response]"));
+        let cookie = site.with_cookie("POST", "/server/reconnect", &token, "id=1");
+        assert_eq!(cookie, at(&site, "[[response]]"));
+        let other = site.post("/server/reconnect", &format!("id=2&token={token}"));
+        assert_eq!(other, "[response] status = 2");
+        assert_eq!(site.post("/server/reconnect", "id=1&token=nothing"), SINGLE_1);
+    });
+}
+
+#[test]
+fn a_token_that_nobody_used_expires() {
+    on_a_site(Duration::ZERO, |site| {
+        let token = site.token_of(ANN);
+        assert_eq!(site.post("/server/reconnect", &format!("id=1&token={token}")), SINGLE_1);
+    });
+}
+
+#[test]
+fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_gone() {
+    on_a_site(LONG, |site| {
+        let token = site.token_of(ANN);
+        let there = site.post("/server/failed", &format!("token={token}"));
+        assert_eq!(there, "[response] status = 3 r = \"IM is online\"");
+        let there = site.with_cookie("POST", "/server/failed", &token, "");
+        assert_eq!(there, "[[response]] status = 1 reason = \"IM is online\"");
+        assert_eq!(site.post("/server/failed", "token=nothing"), SINGLE_1);
+        let gone = at(&site, "[response]");
+        let Site { address, store, user, im, _folder } = site;
+        drop(im);
+        let im = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let site = Site { address, store, user, im, _folder };
+        assert_eq!(site.post("/server/failed", &format!("token={token}")), gone);
+    });
+}
+
+#[test]
+fn what_is_no_route_of_the_server_is_told_so() {
+    on_a_site(LONG, |site| {
+        for (method, path, body) in [
+            ("GET", "/server/login", ""),
+            ("POST", "/server/login", ""),
+            ("POST", "/server/other", "a=b"),
+            ("PUT", "/server/reconnect", "id=1"),
+        ] {
+            let (status, body) = site.ask(method, path, "", body);
+            assert_eq!(status, "http/1.1 404 not found", "{method} {path}");
+            assert_eq!(body, b"[response] status = 404");
+        }
+        assert_eq!(site.ask("GET", "/nothing", "", "").0, "http/1.1 404 not found");
+        assert_eq!(site.text("GET", "/health", "", ""), "I'm OK! :)\r\n");
+        // A field is missing: the original's handler ended there.
+        let (status, body) = site.ask("POST", "/server/login", "", "phone=1");
+        assert_eq!((&*status, body.len()), ("http/1.1 500 internal server error", 0));
+        let (status, _) = site.ask("GET", "/offline", "", "");
+        assert_eq!(status, "http/1.1 500 internal server error", "no cookie");
+    });
+}
+
+#[test]
+fn offline_messages_are_read_newest_first_and_cleared_as_far_as_they_were_read() {
+    on_a_site(LONG, |mut site| {
+        let token = site.token_of(ANN);
+        let put = |store: &mut SqliteStore, user: UserKey, seq: u64| {
+            let append = Append { user, seq, message: message(user, seq), binding: None };
+            assert_eq!(store.write(&[Write::Append(append)]), [Ok(())]);
+        };
+        let user = site.user;
+        (1..=2).for_each(|seq| put(&mut site.store, user, seq));
+        let cookie = format!("Cookie: token={token}\r\n");
+        let (_, body) = site.ask("GET", "/offline", &cookie, "");
+        let parts: Vec<&[u8]> = split(&body);
+        assert_eq!(parts.len(), 2, "the clients cut the answer in exactly two");
+        assert_eq!(parts[0], b"[[response]] status = 0");
+        let packets = inflate(parts[1]);
+        let lines: Vec<&str> = packets.split("\r\n").filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 2, "{packets}");
+        assert!(lines[0].contains("c = \"message 2\"") && lines[1].contains("c = \"message 1\""));
+        // One more comes before the client clears: it stays.
+        put(&mut site.store, user, 3);
+        assert_eq!(site.with_cookie("DELETE", "/offline", &token, ""), "[[response]] status = 0");
+        let (rows, _) = site.store.read(user, 0, 10, 1000).expect("the store works");
+        assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [3]);
+        let plain = site.post("/offline", &format!("token={token}"));
+        assert!(plain.starts_with("[[response]] status = 0\r\n[[m]] "), "{plain}");
+        let refused = site.post("/offline", "token=nothing");
+        assert_eq!(refused, "[[response]] status = 1 r = \"Token error\"");
+    });
+}
+
+#[test]
+fn users_contacts_and_groups_in_the_words_of_the_later_clients() {
+    on_a_site(LONG, |site| {
+        let made = site.post("/user", "name=cat&phone=18500000003&password=pw");
+        assert_eq!(made, "[[response]] status = 0");
+        let taken = site.post("/user", "name=dog&phone=18500000003&password=pw");
+        assert_eq!(taken, "[[response]] status = 1 reason = \"User Exist\"");
+        let ann = site.token_of(ANN);
+        let ben = site.token_of("18500000002");
+        let found = site.with_cookie("GET", "/user/phone/18500000003", &ann, "");
+        let id = found.split("id = ").nth(1).and_then(|rest| rest.split(' ').next());
+        let id: u32 = id.and_then(|id| id.parse().ok()).expect("an id");
+        assert_eq!(
+            found,
+            format!(
+                "[[response]] status = 0\r\n[[user]] id = {id} name = \"cat\" phone = \
+                 \"18500000003\" avatar = \"\""
+            )
+        );
+        let none = site.with_cookie("GET", "/user/id/999", &ann, "");
+        assert_eq!(none, "[[response]] status = 0");
+
+        let ok = "[[response]] status = 0";
+        assert_eq!(site.with_cookie("POST", "/contact/2", &ann, "message=hi%22"), ok);
+        let pending = "[[response]] status = 1 reason = \"Waiting for accept\"";
+        assert_eq!(site.with_cookie("POST", "/contact/2", &ann, ""), pending);
+        let asked = site.with_cookie("GET", "/pre_contact/0", &ben, "");
+        assert!(asked.contains("[[pre_contact]] user_id = 1 message = \"hi'\" timestamp = "));
+        let accepted = site.with_cookie("PUT", "/contact/1", &ben, "");
+        assert_eq!(accepted, "[[response]] status = 0 contact_version = 1");
+        let unasked = "[[response]] status = 1 reason = \"Unauthorized operate\"";
+        assert_eq!(site.with_cookie("PUT", "/contact/1", &ben, ""), unasked);
+        let contacts = site.with_cookie("GET", "/contact/version/0", &ann, "");
+        assert!(contacts.contains("[[contact]] id = 2 name = \"ben\""), "{contacts}");
+        assert_eq!(site.with_cookie("DELETE", "/contact/2", &ann, ""), ok);
+
+        let made = site.with_cookie("POST", "/group", &ann, "name=us&members%5B%5D=2");
+        let number = made.split("g_id = ").nth(1).and_then(|rest| rest.split(' ').next());
+        let number: u32 = number.and_then(|id| id.parse().ok()).expect("a number");
+        let no = "[[response]] status = 3 reason = \"Unauthorized\"";
+        assert_eq!(site.with_cookie("DELETE", &format!("/group/{number}"), &ben, ""), no);
+        let add = format!("/group/{number}/member/{id}");
+        assert_eq!(site.with_cookie("POST", &add, &ann, ""), ok);
+        let leave = format!("/group/{number}/member");
+        assert_eq!(site.with_cookie("DELETE", &leave, &ben, ""), ok);
+        let key = made.split('"').nth(1).expect("a key");
+        let join = format!("g_key={}", key.replace('+', "%2B"));
+        assert_eq!(site.with_cookie("POST", &leave, &ben, &join), ok);
+        assert_eq!(site.with_cookie("POST", &leave, &ben, "g_key=wrong"), no);
+        assert_eq!(site.with_cookie("DELETE", &format!("/group/{number}"), &ann, ""), ok);
+        let gone = "[[response]] status = 3 reason = \"Group Not Exist!\"";
+        assert_eq!(site.with_cookie("DELETE", &leave, &ben, ""), gone);
+        let stranger = "[[response]] status = 1 reason = \"Token error\"";
+        assert_eq!(site.with_cookie("DELETE", &leave, "nothing", ""), stranger);
+    });
+}
+
+fn at(site: &Site, header: &str) -> String {
+    format!("{header} status = 0 server = \"127.0.0.1\" port = \"{}\"", site.port())
+}
+
+fn split(body: &[u8]) -> Vec<&[u8]> {
+    let mut parts = vec![body];
+    while let Some(at) = parts[parts.len() - 1].windows(2).position(|pair| pair == b"\r\n") {
+        let last = parts.pop().expect("never empty");
+        parts.extend([&last[..at], &last[at + 2..]]);
+    }
+    parts
+}
+
+fn inflate(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    flate2::read::DeflateDecoder::new(bytes).read_to_string(&mut text).expect("whole");
+    text
+}
+
+fn message(to: UserKey, number: u64) -> Arc<Message> {
+    Arc::new(Message {
+        stamp: u128::from(number),
+        id: MessageId::from([b'x'; 32]),
+        from: Some(UserKey { id: UserId(2), ..to }),
+        from_name: b"ben"[..].into(),
+        to: Target::User(to),
+        protocol: ProtocolId::Binary,
+        time_ms: 1_700_000_000_000,
+        body: format!("message {number}").into_bytes().into(),
+    })
+}
+
+const SINGLE_1: &str = "[response] status = 1";

@@ -1,8 +1,8 @@
 //! Logins that passed a short while ago, so that a reconnect storm does not pay for argon2 or the
 //! user centre twice.
 //!
-//! Owns: keyed hashes of credentials and the users they stood for. Never: a secret, nor a login that
-//! was denied or that a token passed.
+//! Owns: keyed hashes of credentials and the users they stood for. Never: a secret, nor a login
+//! that was denied or that a token passed.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;
@@ -211,7 +211,7 @@ mod tests {
     fn a_login_passes_again_until_it_expires() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = self::key(&cache, &request("alice", "secret"));
+        let key = key(&cache, &request("alice", "secret"));
         pass(&cache, key, 7, now);
         assert_eq!(cache.lookup(key, now + TTL - Duration::from_millis(1)).ok(), Some(login(7)));
         assert!(cache.lookup(key, now + TTL).is_err());
@@ -284,7 +284,7 @@ mod tests {
     fn a_verdict_from_before_a_clear_is_not_kept() {
         let cache = LoginCache::new(10, TTL);
         let now = Instant::now();
-        let key = self::key(&cache, &request("alice", "secret"));
+        let key = key(&cache, &request("alice", "secret"));
         let asked = cache.lookup(key, now).expect_err("not there yet");
         cache.clear();
         cache.insert(key, login(7), asked, now);

@@ -79,13 +79,17 @@ pub fn hash_password(password: &[u8]) -> String {
 /// an empty one: nothing is right) it costs as much as with one.
 pub fn verify_password(password: &[u8], hash: Option<&str>) -> bool {
     let hash = hash.unwrap_or_default();
+    let argon2 = Argon2::default();
+    let foreign = verify_md5(password, hash);
     match PasswordHash::new(hash) {
-        Ok(hash) if affordable(&hash) => Argon2::default().verify_password(password, &hash).is_ok(),
+        Ok(hash) if foreign.is_none() && affordable(&hash) => {
+            argon2.verify_password(password, &hash).is_ok()
+        }
         // Foreign, absurd or none at all: at the usual cost.
         _ => {
             let decoy = PasswordHash::new(decoy()).expect("made by hash_password");
-            let _ = Argon2::default().verify_password(password, &decoy);
-            verify_md5(password, hash).unwrap_or(false)
+            let _ = argon2.verify_password(password, &decoy);
+            foreign.unwrap_or(false)
         }
     }
 }

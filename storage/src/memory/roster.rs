@@ -1,4 +1,6 @@
 //! Users, groups and contacts in memory: the primitives of names and of the roster's rules.
+//!
+//! Owns: these look-ups, as plainly as possible. Never: a rule.
 
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 

@@ -92,6 +92,25 @@ impl Outbox {
     }
 }
 
-/// Entries of a shard's queue above which news of groups are not added to it: twice what a shard may
-/// be owed.
+/// Entries of a shard's queue above which news of groups are not added to it: twice what a shard
+/// may be owed.
 const NEWS_LEN_MAX: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use codec::{GroupId, TenantId};
+
+    use super::*;
+
+    #[test]
+    fn a_shard_that_takes_nothing_is_told_of_groups_in_one_word() {
+        let (outbox, receivers) = Outbox::new(vec![Box::new(|| {}), Box::new(|| {})]);
+        let group = GroupKey { tenant: TenantId(0), id: GroupId(7) };
+        for _ in 0..NEWS_LEN_MAX + 10 {
+            outbox.announce_group(group);
+            assert!(receivers[0].try_recv().is_ok(), "this one takes what comes");
+        }
+        assert_eq!((receivers[1].len(), outbox.take_change(1)), (NEWS_LEN_MAX, true));
+        assert!(!outbox.take_change(0) && !outbox.take_change(1));
+    }
+}

@@ -14,20 +14,20 @@
 //! ```
 //!
 //! A segment ends early only at a write of a user whose read is pending, which must not see it.
-//! Queries are carried out as they come; members of groups are looked up last, so that no reply of
-//! a batch is older than what its queries changed.
+//! Queries are committed together, too, and before the next name is looked up; members of groups
+//! are looked up last, so that no reply of a batch is older than what its queries changed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::{Answer, GroupKey, Query, TenantId, UserKey};
+use codec::{GroupKey, Query, TenantId, UserKey};
 
 use super::retained::Retained;
 use crate::auth::OpenIds;
 use crate::metrics::{Counters, StoreFigures};
 use crate::request::{AuthVerdict, Found, NameKind, Reply, Request, ShardIndex, StoreError};
-use crate::roster::{changes, users_named};
+use crate::roster::{Answered, changes, users_named};
 use crate::store::{Store, Write};
 
 /// Carries out store requests in the order given, per user.
@@ -47,6 +47,7 @@ pub struct StoreWorker {
     /// Users with dead letters put back that were not announced yet.
     requeued: Vec<UserKey>,
     segment: Segment,
+    queries: Queries,
     /// Groups whose members are asked for, each with the place of its answer.
     members: Vec<(usize, GroupKey)>,
     changed_groups: Vec<GroupKey>,
@@ -63,6 +64,16 @@ struct Segment {
     writers: HashSet<UserKey>,
     reads: Vec<(usize, Read)>,
     readers: HashSet<UserKey>,
+}
+
+/// Queries that wait for their commit.
+#[derive(Default)]
+struct Queries {
+    queries: Vec<(UserKey, Query)>,
+    /// Per query, the place of its answer and its token.
+    slots: Vec<(usize, u64)>,
+    /// Those who ask and whom the store may not know yet.
+    bindings: Vec<Write>,
 }
 
 struct Read {
@@ -91,6 +102,7 @@ impl StoreWorker {
             backoff: BACKOFF,
             requeued: Vec::new(),
             segment: Segment::default(),
+            queries: Queries::default(),
             members: Vec::new(),
             changed_groups: Vec::new(),
             answers: Vec::new(),
@@ -119,6 +131,7 @@ impl StoreWorker {
             self.take(shard, request, now);
         }
         self.commit(now);
+        self.answer_queries(now);
         self.look_up_members();
         self.counters.store.retained.set(self.retained.len() as u64);
         replies.extend(self.answers.drain(..).map(|(shard, reply)| {
@@ -216,14 +229,17 @@ impl StoreWorker {
                 self.members.push((slot, group));
             }
             Request::Resolve { token, tenant, name, what } => {
+                self.answer_queries(now);
                 let result = self.resolve(tenant, &name, what);
                 self.counters.store.resolved.add(1);
                 self.answers.push((shard, Some(Reply::Resolved { token, result })));
             }
             Request::Query { token, user, query, binding } => {
-                let result = self.query(user, &query, binding, now);
-                self.counters.store.queries.add(1);
-                self.answers.push((shard, Some(Reply::Answer { token, result })));
+                let slot = self.reserve(shard);
+                let binding = binding.filter(|_| changes(&query));
+                self.queries.bindings.extend(binding.map(|name| Write::Bind { user, name }));
+                self.queries.queries.push((user, query));
+                self.queries.slots.push((slot, token));
             }
             // Never routed here; owed a reply all the same.
             Request::Auth(request) => {
@@ -251,51 +267,61 @@ impl StoreWorker {
         }
     }
 
-    fn query(
-        &mut self,
-        user: UserKey,
-        query: &Query,
-        binding: Option<Box<[u8]>>,
-        now: Duration,
-    ) -> Result<Answer, StoreError> {
-        let changes = changes(query);
-        if changes && self.down_until.is_some() {
-            return Err(StoreError::Unavailable);
+    /// Carries out the queries so far: together, if any changes something and the store is up.
+    fn answer_queries(&mut self, now: Duration) {
+        let Queries { queries, slots, bindings } = std::mem::take(&mut self.queries);
+        let changing = queries.iter().any(|(_, query)| changes(query));
+        let results = if !changing || self.down_until.is_some() {
+            queries.iter().map(|(user, query)| self.read_query(*user, query)).collect()
+        } else {
+            let results = match self.bind(bindings, &queries) {
+                Ok(()) => self.store.queries(&queries),
+                Err(error) => vec![Err(error); queries.len()],
+            };
+            assert_eq!(results.len(), queries.len(), "a store gives one result per query");
+            let failed = |result: &Result<_, _>| matches!(result, Err(StoreError::Unavailable));
+            self.note_outcome(results.iter().any(failed), now);
+            results
+        };
+        self.counters.store.queries.add(results.len() as u64);
+        for ((result, (slot, token)), (user, _)) in results.into_iter().zip(slots).zip(queries) {
+            let result = result.map(|(answer, changed)| {
+                let tenant = user.tenant;
+                self.changed_groups.extend(changed.map(|id| GroupKey { tenant, id }));
+                answer
+            });
+            self.answers[slot].1 = Some(Reply::Answer { token, result });
         }
-        let result = self.bind(user, query, binding.filter(|_| changes));
-        let result = result.and_then(|()| self.store.query(user, query));
-        if changes {
-            self.note_outcome(result.as_ref().err() == Some(&StoreError::Unavailable), now);
-        }
-        let (answer, changed) = result?;
-        self.changed_groups.extend(changed.map(|id| GroupKey { tenant: user.tenant, id }));
-        Ok(answer)
     }
 
-    /// Commits the names of those whom a query makes something of: the store has to know them.
+    /// A query that changes nothing; one that does is not tried now.
+    fn read_query(&mut self, user: UserKey, query: &Query) -> Result<Answered, StoreError> {
+        if changes(query) { Err(StoreError::Unavailable) } else { self.store.query(user, query) }
+    }
+
+    /// Commits the names of those who ask and of those whom they make something of: the store has
+    /// to know them.
     fn bind(
         &mut self,
-        user: UserKey,
-        query: &Query,
-        binding: Option<Box<[u8]>>,
+        mut bindings: Vec<Write>,
+        queries: &[(UserKey, Query)],
     ) -> Result<(), StoreError> {
-        let mut writes: Vec<_> =
-            binding.into_iter().map(|name| Write::Bind { user, name }).collect();
-        let tenant = user.tenant;
         if let Some(ids) = self.open_ids.clone() {
-            for name in users_named(query) {
-                if self.store.resolve(tenant, name, NameKind::Any)?.is_none_or(is_group)
-                    && let Some(id) = ids.peek(&mut *self.store, tenant, name)?
-                {
-                    let user = UserKey { tenant, id };
-                    writes.push(Write::Bind { user, name: name.clone() });
+            for (UserKey { tenant, .. }, query) in queries {
+                for name in users_named(query) {
+                    if self.store.resolve(*tenant, name, NameKind::Any)?.is_none_or(is_group)
+                        && let Some(id) = ids.peek(&mut *self.store, *tenant, name)?
+                    {
+                        let user = UserKey { tenant: *tenant, id };
+                        bindings.push(Write::Bind { user, name: name.clone() });
+                    }
                 }
             }
         }
-        if writes.is_empty() {
+        if bindings.is_empty() {
             return Ok(());
         }
-        write(&mut *self.store, &writes, &self.counters).into_iter().collect()
+        write(&mut *self.store, &bindings, &self.counters).into_iter().collect()
     }
 
     fn look_up_members(&mut self) {

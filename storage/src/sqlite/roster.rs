@@ -76,7 +76,8 @@ impl<'c> Tables<'c> {
     /// Groups whose owner has left for good pass to the member who is there the longest.
     pub(crate) fn disown(&self, user: UserKey) -> Result<()> {
         let sql = "UPDATE groups AS g SET owner = (SELECT user FROM group_members m
-                       WHERE m.tenant = g.tenant AND m.group_id = g.id ORDER BY joined, user LIMIT 1)
+                       WHERE m.tenant = g.tenant AND m.group_id = g.id
+                       ORDER BY joined, user LIMIT 1)
                    WHERE tenant = ?1 AND owner = ?2 AND NOT EXISTS (SELECT 1 FROM group_members m
                        WHERE m.tenant = g.tenant AND m.group_id = g.id AND m.user = g.owner)";
         self.change(sql, (user.tenant.0, user.id.0)).map(drop)

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension as _, Result as SqlResult, Row as SqlRow, ToSql
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{Batch, CallError, SqliteStore, Tables, signed, unsigned};
+use super::{Batch, CallError, SqliteStore, Tables, unsigned};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, GroupChange, Login, NewGroup, PreContact,
     TokenRecord, USER_TOKENS_MAX, new_group_key,
@@ -111,10 +111,10 @@ impl Accounts for SimpleIm {
         let (tenant, hash) = (self.tenant.0, hash(token));
         let TokenRecord { user, name, device, ip, port, permanent: _ } = record;
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let expires_ms = signed(now_ms.saturating_add(ttl_ms).min(i64::MAX as u64));
+        let expires_ms = number(now_ms.saturating_add(ttl_ms));
         self.change(|tables, _| {
             let sql = "DELETE FROM tokens WHERE expires_ms IS NOT NULL AND expires_ms <= ?1";
-            tables.change(sql, [signed(now_ms)])?;
+            tables.change(sql, [number(now_ms)])?;
             let sql = "INSERT OR REPLACE INTO tokens
                        (tenant, hash, user, name, device, ip, port, expires_ms)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -128,7 +128,7 @@ impl Accounts for SimpleIm {
     }
 
     fn token(&mut self, token: &[u8], now_ms: u64) -> Result<Option<TokenRecord>, StoreError> {
-        let key = (self.tenant.0, hash(token), signed(now_ms));
+        let key = (self.tenant.0, hash(token), number(now_ms));
         let sql = "SELECT user, name, device, ip, port, expires_ms IS NULL FROM tokens
                    WHERE tenant = ?1 AND hash = ?2 AND (expires_ms IS NULL OR expires_ms > ?3)";
         let record = self.look(|tables| {
@@ -149,7 +149,7 @@ impl Accounts for SimpleIm {
     }
 
     fn persist_token(&mut self, token: &[u8], now_ms: u64) -> Result<bool, StoreError> {
-        let key = (self.tenant.0, hash(token), signed(now_ms));
+        let key = (self.tenant.0, hash(token), number(now_ms));
         let sql = "UPDATE tokens SET expires_ms = NULL
                    WHERE tenant = ?1 AND hash = ?2 AND (expires_ms IS NULL OR expires_ms > ?3)";
         self.change(|tables, _| Ok(Ok(tables.change(sql, key)? > 0)))
@@ -220,7 +220,7 @@ impl Accounts for SimpleIm {
                 return Ok(Err(StoreError::Full));
             }
             let sql = "INSERT INTO pre_contacts VALUES (?1, ?2, ?3, ?4, ?5)";
-            tables.change(sql, (tenant, to.0, from.0, message, signed(now_ms / 1000)))?;
+            tables.change(sql, (tenant, to.0, from.0, message, number(now_ms / 1000)))?;
             Ok(Ok(Asked::Done))
         })
     }
@@ -267,7 +267,7 @@ impl Accounts for SimpleIm {
         user: UserId,
         version: u64,
     ) -> Result<Vec<ContactAccount>, StoreError> {
-        let key = (self.tenant.0, user.0, signed(version));
+        let key = (self.tenant.0, user.0, number(version));
         // Version 0 stands for all, those included that came without a version.
         let sql = "SELECT u.id, u.name, coalesce(u.phone, ''), u.avatar, c.version FROM contacts c
                    JOIN users u ON u.tenant = c.tenant AND u.id = c.contact
@@ -282,7 +282,7 @@ impl Accounts for SimpleIm {
     }
 
     fn asked_since(&mut self, user: UserId, since_s: u64) -> Result<Vec<PreContact>, StoreError> {
-        let key = (self.tenant.0, user.0, signed(since_s.min(i64::MAX as u64)));
+        let key = (self.tenant.0, user.0, number(since_s));
         let sql = "SELECT asker, message, time_s FROM pre_contacts
                    WHERE tenant = ?1 AND asked = ?2 AND time_s >= ?3 ORDER BY time_s, asker";
         let asked = self.look(|tables| {
@@ -438,6 +438,11 @@ fn account(row: &SqlRow<'_>) -> SqlResult<Account> {
 
 fn bytes(row: &SqlRow<'_>, column: usize) -> SqlResult<Box<[u8]>> {
     Ok(row.get::<_, Vec<u8>>(column)?.into())
+}
+
+/// What is beyond the numbers of SQL is as good as their last.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Tokens are random and long: a plain hash is enough, and looking one up tells nothing about

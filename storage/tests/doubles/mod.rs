@@ -7,9 +7,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use codec::{GroupKey, Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
+use codec::{
+    Answer, GroupId, GroupKey, Message, MessageId, ProtocolId, Query, Target, TenantId, UserId,
+    UserKey,
+};
 use storage::store::{StoredUser, Write};
-use storage::{Append, AuthRequest, Reply, Request, Row, Store, StoreError};
+use storage::{
+    Append, AuthRequest, AuthVerdict, Found, NameKind, Proof, Reply, Request, Row, Store,
+    StoreError, TenantRef,
+};
 
 /// Longer than anything here may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +38,7 @@ pub struct State {
     pub log: Vec<String>,
     pub write_calls: u64,
     pub users: HashMap<Vec<u8>, StoredUser>,
+    pub phones: HashMap<Vec<u8>, StoredUser>,
     pub bound: Vec<u32>,
     /// Writes fail as a whole.
     pub down: bool,
@@ -131,6 +138,43 @@ impl Store for DoubleStore {
         Ok(self.0.lock().rows.keys().map(|&(_, seq)| seq).max().unwrap_or(0))
     }
 
+    fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError> {
+        if self.0.get(|state| state.down) {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(((org, appkey) == (b"acme", b"dev")).then_some(TenantId(5)))
+    }
+
+    /// Users that are there, and the group "lobby", which is 9.
+    fn resolve(
+        &mut self,
+        _tenant: TenantId,
+        name: &[u8],
+        what: NameKind,
+    ) -> Result<Option<Found>, StoreError> {
+        let mut state = self.0.pass_gate();
+        state.log.push(format!("resolve {}", name.escape_ascii()));
+        let user = state.users.get(name).filter(|_| what == NameKind::Any);
+        let name = name.strip_prefix(b"#").unwrap_or(name);
+        let group = (name == b"lobby").then_some(Found::Group(GroupId(9)));
+        Ok(user.map(|user| Found::User(user.id)).or(group))
+    }
+
+    /// Whoever joins anything changes group 9.
+    fn query(
+        &mut self,
+        user: UserKey,
+        query: &Query,
+    ) -> Result<(Answer, Option<GroupId>), StoreError> {
+        let mut state = self.0.pass_gate();
+        state.log.push(format!("query {}", user.id));
+        match query {
+            _ if state.down => Err(StoreError::Unavailable),
+            Query::JoinGroup(_) => Ok((Answer::Done, Some(GroupId(9)))),
+            _ => Ok((Answer::Done, None)),
+        }
+    }
+
     fn user_by_name(
         &mut self,
         _tenant: TenantId,
@@ -138,6 +182,15 @@ impl Store for DoubleStore {
     ) -> Result<Option<StoredUser>, StoreError> {
         let state = self.0.lock();
         if state.down { Err(StoreError::Unavailable) } else { Ok(state.users.get(name).cloned()) }
+    }
+
+    fn user_by_phone(
+        &mut self,
+        _tenant: TenantId,
+        phone: &[u8],
+    ) -> Result<Option<StoredUser>, StoreError> {
+        let state = self.0.lock();
+        if state.down { Err(StoreError::Unavailable) } else { Ok(state.phones.get(phone).cloned()) }
     }
 
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError> {
@@ -177,6 +230,7 @@ impl State {
             Write::Delete { user, seq } => format!("delete {} {seq}", user.id),
             Write::FailedRound { user, seq, .. } => format!("round {} {seq}", user.id),
             Write::DeadLetter { user, seq, .. } => format!("dead {} {seq}", user.id),
+            Write::Bind { user, name } => format!("bind {} {}", user.id, name.escape_ascii()),
         };
         self.log.push(word);
         if down {
@@ -191,6 +245,10 @@ impl State {
                 self.rows.remove(&(*user, *seq));
             }
             Write::FailedRound { .. } => {}
+            Write::Bind { user, name } => {
+                self.bound.push(user.id.0);
+                self.users.insert(name.to_vec(), stored(user.id.0, name, ""));
+            }
         }
         Ok(())
     }
@@ -205,6 +263,7 @@ pub fn append(id: u32, seq: u64) -> Request {
         stamp: u128::from(seq),
         id: MessageId::new(b"message").unwrap(),
         from: None,
+        from_name: [].into(),
         to: Target::User(user(id)),
         protocol: ProtocolId::Binary,
         time_ms: 0,
@@ -224,12 +283,23 @@ pub fn read(id: u32) -> Request {
 pub fn auth(token: u64, name: &str, password: &str) -> AuthRequest {
     AuthRequest {
         token,
-        tenant: TenantId(0),
+        realm: 0,
+        tenant: TenantRef::Id(TenantId(0)),
         name: name.as_bytes().into(),
-        password: password.as_bytes().into(),
+        proof: Proof::Password(password.as_bytes().into()),
         role: None,
         taken: false,
     }
+}
+
+pub fn stored(id: u32, name: &[u8], password_hash: &str) -> StoredUser {
+    let password_hash = password_hash.to_owned();
+    StoredUser { id: UserId(id), name: name.into(), password_hash }
+}
+
+/// A pass of tenant 0 under the name that was given.
+pub fn pass(id: u32) -> AuthVerdict {
+    AuthVerdict::pass(TenantId(0), UserId(id))
 }
 
 /// A reply in one line.
@@ -248,7 +318,21 @@ pub fn word(reply: &Reply) -> String {
             Ok(members) => format!("members {} {}", group.id, members.len()),
             Err(error) => format!("members {} {}", group.id, error.label()),
         },
+        Reply::Auth { token, verdict: AuthVerdict::Pass { user, name: None } } => {
+            format!("auth {token} Pass({})", user.id)
+        }
         Reply::Auth { token, verdict } => format!("auth {token} {verdict:?}"),
+        Reply::Resolved { token, result } => match result {
+            Ok(Some(Found::User(id))) => format!("resolved {token} user {id}"),
+            Ok(Some(Found::Group(id))) => format!("resolved {token} group {id}"),
+            Ok(None) => format!("resolved {token} nobody"),
+            Err(error) => format!("resolved {token} {}", error.label()),
+        },
+        Reply::Answer { token, result } => match result {
+            Ok(answer) => format!("answer {token} {answer:?}"),
+            Err(error) => format!("answer {token} {}", error.label()),
+        },
+        Reply::GroupChanged { group } => format!("group {}", group.id),
         Reply::Requeued { user } => format!("requeued {}", user.id),
         Reply::StoreChanged => "changed".into(),
     }

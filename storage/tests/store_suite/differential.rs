@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use codec::UserKey;
+use codec::{Query, TenantId, UserKey};
 use storage::store::Write;
-use storage::{Caps, MemoryStore, Store as _};
+use storage::{Caps, MemoryStore, NameKind, Store as _};
 
 use crate::kit::*;
 
@@ -19,6 +19,10 @@ fn embedded_and_memory_stores_answer_alike_whatever_is_asked() {
             embedded: Embedded::open(caps, Some(500)),
             buried: HashSet::new(),
         };
+        for (id, name) in [(0, "zero"), (1, "one"), (2, "4")] {
+            assert!(Backend::add_user(&mut pair.memory, user(id), name.as_bytes(), ""));
+            assert!(pair.embedded.add_user(user(id), name.as_bytes(), ""));
+        }
         for step in 0..STEPS {
             pair.step();
             pair.compare(&format!("seed {seed}, step {step}"));
@@ -59,6 +63,11 @@ impl Pair {
                 let dropped = MemoryStore::drop_dead(&mut self.memory, user, seq);
                 assert_eq!(self.embedded.drop_dead(user, seq), dropped);
             }
+            5..8 => {
+                let queries: Vec<_> = (0..6).map(|_| self.query()).collect();
+                let expected = self.memory.queries(&queries);
+                assert_eq!(self.embedded.store().queries(&queries), expected, "{queries:?}");
+            }
             kind => {
                 let count = self.random.below(12);
                 let writes: Vec<_> = (0..count).map(|_| self.write()).collect();
@@ -98,6 +107,28 @@ impl Pair {
         }
     }
 
+    fn query(&mut self) -> (UserKey, Query) {
+        let asker = user(self.random.below(USERS) as u32);
+        let mut name = |names: &[&str]| -> Box<[u8]> {
+            let name = names[self.random.below(names.len() as u64) as usize];
+            name.as_bytes().into()
+        };
+        let (person, group) = (name(&PEOPLE), name(&GROUPS));
+        let (id, title) = (name(&["a", "b", "3", ""]), name(&["", "Title"]));
+        let users = vec![name(&PEOPLE), name(&PEOPLE)];
+        let query = match self.random.below(8) {
+            0 => Query::Contacts,
+            1 => Query::AddContact(person),
+            2 => Query::RemoveContact(person),
+            3 => Query::Groups,
+            4 => Query::CreateGroup { id, title, users },
+            5 => Query::JoinGroup(group),
+            6 => Query::LeaveGroup(group),
+            _ => Query::Members(group),
+        };
+        (asker, query)
+    }
+
     fn compare(&mut self, context: &str) {
         for id in 0..USERS as u32 {
             let memory = rows(&mut self.memory, user(id));
@@ -110,6 +141,12 @@ impl Pair {
         assert_eq!(self.embedded.store().max_seq(), self.memory.max_seq(), "{context}");
         let dead = Backend::dead_letters(&mut self.memory);
         assert!(self.embedded.dead_letters() == dead, "other dead letters: {context}");
+        for name in [&b"4"[..], b"3", b"a", b"#3", b"2000000000", b"nobody"] {
+            for what in [NameKind::Any, NameKind::Group] {
+                let found = self.memory.resolve(TenantId(0), name, what);
+                assert_eq!(self.embedded.store().resolve(TenantId(0), name, what), found);
+            }
+        }
         let requeued = self.memory.take_requeued();
         assert_eq!(self.embedded.store().take_requeued(), requeued, "{context}");
     }
@@ -142,6 +179,9 @@ impl Random {
     }
 }
 
+/// Some are nobody, some two things at once.
+const PEOPLE: [&str; 6] = ["zero", "one", "4", "0", "3", "nobody"];
+const GROUPS: [&str; 6] = ["a", "b", "3", "2000000000", "2000000001", "none"];
 const SEEDS: u64 = 8;
 const STEPS: u32 = 60;
 const USERS: u64 = 5;

@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use codec::{Answer, Query, Target, TenantId, UserId};
 use rusqlite::Connection;
+use storage::admin::NewGroup;
 use storage::sqlite::{OpenError, Options, SqliteStore};
 use storage::{Caps, Store as _, StoreError};
 use tempfile::TempDir;
@@ -55,14 +57,17 @@ fn another_process_is_noticed_and_ones_own_writes_are_not() {
     assert_eq!(b.store().changed(), Ok(false));
     let mut operator = b.handle();
     assert_eq!(b.store().changed(), Ok(false), "to look is no change");
-    operator.write(&[append(user(1), 2, b"")]);
+    operator.create_group(&NewGroup { key: group(1), ..NewGroup::default() }).unwrap();
     assert_eq!(b.store().changed(), Ok(true));
     assert_eq!(b.store().changed(), Ok(false));
     assert_eq!(operator.changed(), Ok(false));
-    operator.create_group(group(1), &[user(1).id]).unwrap();
-    b.store().write(&[append(user(1), 3, b"")]);
-    assert_eq!(b.store().changed(), Ok(true), "a write of our own does not hide it");
+    operator.add_members(group(1), &[user(1).id]).unwrap();
+    b.gateway().delete_group(group(1)).unwrap();
+    assert_eq!(b.store().changed(), Ok(true), "a change of our own does not hide it");
+    assert_eq!(b.store().changed(), Ok(false), "nor is it news to us");
     assert_eq!(operator.changed(), Ok(true));
+    operator.write(&[append(user(1), 2, b"")]);
+    assert_eq!(b.store().changed(), Ok(false), "nobody has rows of another process in memory");
 }
 
 #[test]
@@ -120,7 +125,7 @@ fn a_file_of_a_newer_version_is_left_alone() {
     let b = Embedded::open(NO_CAPS, None);
     Connection::open(b.path()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteStore::open(&b.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer(_, 99, 1)), "{error}");
+    assert!(matches!(error, OpenError::Newer(_, 99, 2)), "{error}");
     assert_eq!(b.sql("PRAGMA user_version"), 99);
 }
 
@@ -156,4 +161,53 @@ fn a_group_beyond_its_bound_is_refused_when_read() {
     assert_eq!(store.members(group(1)), Err(StoreError::Full));
     b.set_members(group(1), &[user(1).id, user(2).id]);
     assert_eq!(store.members(group(1)).unwrap().len(), 2);
+}
+
+/// With the schema as it was, and a direct and a group message in heads of form 1.
+#[test]
+fn a_file_of_version_1_is_brought_up_to_date_and_keeps_everything() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("store.db");
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(include_str!("../../src/sqlite/schema.sql")).unwrap();
+    conn.execute_batch(
+        "INSERT INTO users VALUES (0, 1, x'616C696365', 'hash', '123');
+         INSERT INTO groups VALUES (0, 7);
+         INSERT INTO group_members VALUES (0, 7, 9), (0, 7, 1);
+         INSERT INTO delivery VALUES
+             (0, 1, 5, 2, 1, x'00000000000000000000000000000001', 1000, 3,
+              x'01010002696400000000020000000000000001000000', x'666F6F'),
+             (0, 1, 6, 0, 0, x'00000000000000000000000000000002', 1000, 3, NULL, NULL);
+         INSERT INTO bodies VALUES (x'00000000000000000000000000000002', 1, 3,
+              x'010200000000000007000000', x'626172');
+         UPDATE totals SET rows = 2, bytes = 6, seq_max = 6;
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(conn);
+    let mut store = SqliteStore::open(&path, Options::default()).unwrap();
+    assert_eq!(store.max_seq(), Ok(6));
+    let rows = rows(&mut store, user(1));
+    assert_eq!(rows.iter().map(|row| (row.seq, row.charges)).collect::<Vec<_>>(), [(5, 2), (6, 0)]);
+    let [direct, shared] = [&rows[0].message, &rows[1].message];
+    assert_eq!((direct.from, direct.to), (Some(user(2)), Target::User(user(1))));
+    assert_eq!((direct.id.as_bytes(), &*direct.from_name, &*direct.body), {
+        (&b"id"[..], &b""[..], &b"foo"[..])
+    });
+    assert_eq!((shared.to, &*shared.body), (Target::Group(group(7)), &b"bar"[..]));
+    let alice = store.user_by_phone(TenantId(0), b"123").unwrap().unwrap();
+    assert_eq!((alice.id, &*alice.name), (UserId(1), &b"alice"[..]));
+    let members = store.query(user(1), &Query::Members(Box::from(*b"7"))).unwrap().0;
+    let Answer::Groups(groups) = members else { panic!("{members:?}") };
+    assert_eq!(groups[0].users, [Box::from(&b"alice"[..]), Box::from(&b"9"[..])]);
+    assert_eq!((&*groups[0].id, &*groups[0].owner), (&b"7"[..], &b""[..]));
+    store.query(user(1), &Query::LeaveGroup(Box::from(*b"7"))).unwrap();
+    assert_eq!(&*store.members(group(7)).unwrap(), [UserId(9)]);
+    drop(store);
+    let version: i64 = Connection::open(&path)
+        .unwrap()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 2);
+    assert!(SqliteStore::open(&path, Options::default()).is_ok(), "once is enough");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codec::{GroupId, GroupKey, Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
-use storage::admin::{AdminError, NewUser};
+use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::sqlite::Options;
 use storage::store::Write;
 use storage::{Append, Caps, DeadReason, MemoryStore, Row, SqliteStore, Store, StoreError};
@@ -12,11 +12,17 @@ use tempfile::TempDir;
 /// A store under test and the operator's side of it.
 pub(crate) trait Backend: Sized {
     fn open(caps: Caps, age_max_ms: Option<u64>) -> Self;
+    /// One whose groups have at most so many members.
+    fn with_members_max(members_max: u32) -> Self;
     fn store(&mut self) -> &mut dyn Store;
     /// Ends the process that has it open and starts another.
     fn restart(self) -> Self;
     fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool;
+    fn set_phone(&mut self, user: UserKey, phone: &str) -> bool;
     fn set_members(&mut self, group: GroupKey, members: &[UserId]);
+    /// Of a group without members.
+    fn set_group_name(&mut self, group: GroupKey, name: &[u8]) -> bool;
+    fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId;
     /// User, seq, reason, message; by user and seq.
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)>;
     fn requeue(&mut self, user: UserKey, seq: u64) -> bool;
@@ -26,6 +32,10 @@ pub(crate) trait Backend: Sized {
 impl Backend for MemoryStore {
     fn open(caps: Caps, age_max_ms: Option<u64>) -> Self {
         Self::new(caps, age_max_ms)
+    }
+
+    fn with_members_max(members_max: u32) -> Self {
+        Self::default().with_members_max(members_max)
     }
 
     fn store(&mut self) -> &mut dyn Store {
@@ -42,6 +52,19 @@ impl Backend for MemoryStore {
 
     fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
         Self::set_members(self, group, members);
+    }
+
+    fn set_phone(&mut self, user: UserKey, phone: &str) -> bool {
+        Self::set_phone(self, user, phone.as_bytes())
+    }
+
+    fn set_group_name(&mut self, group: GroupKey, name: &[u8]) -> bool {
+        Self::set_group_name(self, group, name)
+    }
+
+    fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId {
+        *self = self.clone().with_tenant(TenantId(7), org.as_bytes(), appkey.as_bytes());
+        TenantId(7)
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
@@ -106,6 +129,10 @@ impl Backend for Embedded {
         Self::with(Options { caps, age_max_ms, ..Options::default() })
     }
 
+    fn with_members_max(members_max: u32) -> Self {
+        Self::with(Options { group_members_max: members_max, ..Options::default() })
+    }
+
     fn store(&mut self) -> &mut dyn Store {
         self.gateway()
     }
@@ -129,7 +156,29 @@ impl Backend for Embedded {
     fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
         let mut operator = self.handle();
         let _ = operator.delete_group(group);
-        operator.create_group(group, members).unwrap();
+        let members = members.to_vec();
+        operator.create_group(&NewGroup { key: group, members, ..NewGroup::default() }).unwrap();
+    }
+
+    fn set_phone(&mut self, user: UserKey, phone: &str) -> bool {
+        let conn = rusqlite::Connection::open(self.path()).unwrap();
+        let sql = "UPDATE users SET phone = ?3 WHERE tenant = ?1 AND id = ?2";
+        conn.execute(sql, (user.tenant.0, user.id.0, phone)).is_ok_and(|changed| changed == 1)
+    }
+
+    fn set_group_name(&mut self, key: GroupKey, name: &[u8]) -> bool {
+        let mut operator = self.handle();
+        let _ = operator.delete_group(key);
+        let name = Some(name.into());
+        match operator.create_group(&NewGroup { key, name, ..NewGroup::default() }) {
+            Ok(()) => true,
+            Err(AdminError::GroupNameTaken(_)) => false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId {
+        self.handle().tenant(org, appkey).unwrap()
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
@@ -174,11 +223,16 @@ pub(crate) fn to_group(stamp: u128, to: GroupKey, body: &[u8]) -> Arc<Message> {
     message(stamp, Target::Group(to), body)
 }
 
+pub(crate) fn to_room(stamp: u128) -> Arc<Message> {
+    message(stamp, Target::Room(TenantId(0)), b"room")
+}
+
 fn message(stamp: u128, to: Target, body: &[u8]) -> Arc<Message> {
     Arc::new(Message {
         stamp,
         id: MessageId::new(&stamp.to_be_bytes()).unwrap(),
         from: stamp.is_multiple_of(2).then(|| user(9)),
+        from_name: if stamp.is_multiple_of(4) { b"nine"[..].into() } else { [].into() },
         to,
         protocol: ProtocolId::ALL[0],
         time_ms: 1_000,

@@ -194,6 +194,7 @@ pub(crate) fn message(key: Key) -> Message {
         stamp,
         id: MessageId::new(&seq.to_be_bytes()).unwrap(),
         from: None,
+        from_name: seq.to_string().into_bytes().into(),
         to,
         protocol: ProtocolId::ALL[0],
         time_ms: seq,

@@ -1,0 +1,347 @@
+//! The contract of `Accounts`, run over every backend that has them, and the logins that stand on
+//! them: tokens, and no password at all.
+
+mod doubles;
+
+use std::time::Duration;
+
+use codec::{GroupId, GroupKey, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
+use doubles::{auth, pass};
+use storage::accounts::{
+    Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
+    new_token,
+};
+use storage::auth::{Authenticator, Local, NoPassword, Tokens};
+use storage::sqlite::Options;
+use storage::sqlite::simple_im::SimpleIm;
+use storage::store::Write;
+use storage::{
+    Accounts, Append, AuthRequest, AuthVerdict, Proof, SqliteStore, Store as _, TenantRef,
+};
+use tempfile::TempDir;
+
+/// Accounts under test, and further handles on what they are kept in.
+trait Backend {
+    fn open() -> Self;
+    fn accounts(&self) -> Box<dyn Accounts>;
+    fn store(&self) -> SqliteStore;
+}
+
+struct Embedded(TempDir);
+
+impl Backend for Embedded {
+    fn open() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn accounts(&self) -> Box<dyn Accounts> {
+        Box::new(SimpleIm::new(self.store(), TenantId(0)))
+    }
+
+    fn store(&self) -> SqliteStore {
+        SqliteStore::open(&self.0.path().join("store.db"), Options::default()).unwrap()
+    }
+}
+
+/// Every function named here runs once per backend.
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod sqlite { $(#[test] fn $name() { super::$name::<super::Embedded>(); })* }
+    };
+}
+
+suite! {
+    a_user_is_made_once_and_found_by_id_and_number
+    a_login_needs_the_number_and_the_password
+    a_token_expires_unless_it_was_made_permanent
+    tokens_are_independent_of_each_other_and_bounded_per_user
+    a_contact_is_asked_for_and_accepted_and_is_then_mutual
+    contacts_are_listed_by_what_came_after_a_version
+    a_group_is_made_of_users_who_exist_and_changed_by_who_may
+    what_waits_for_a_user_is_read_and_cleared_apart
+    a_token_login_needs_a_token_of_that_user_and_makes_it_permanent
+    proofs_other_than_tokens_are_the_inner_authenticators
+    without_a_proof_a_known_name_passes_where_passwords_are_optional
+}
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn three(accounts: &mut dyn Accounts) -> [UserId; 3] {
+    ["alice", "bob", "carol"].map(|name| {
+        let phone = format!("phone-{name}");
+        let made = accounts.create_user(name.as_bytes(), phone.as_bytes(), b"secret");
+        made.unwrap().expect("free")
+    })
+}
+
+fn a_user_is_made_once_and_found_by_id_and_number<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let made = accounts.create_user(b"alice", b"18501260698", b"888888");
+    assert_eq!(made, Ok(Some(UserId(1))));
+    assert_eq!(accounts.create_user(b"alice", b"1", b""), Ok(None), "the name is taken");
+    assert_eq!(accounts.create_user(b"bob", b"18501260698", b""), Ok(None), "so is the number");
+    let bob = accounts.create_user(b"bob", b"13833665577", b"x").unwrap().unwrap();
+    assert_ne!(bob, UserId(1));
+    let alice = Account {
+        id: UserId(1),
+        name: (*b"alice").into(),
+        phone: (*b"18501260698").into(),
+        avatar: Box::default(),
+    };
+    assert_eq!(accounts.user_by_id(UserId(1)), Ok(Some(alice.clone())));
+    assert_eq!(accounts.user_by_phone(b"18501260698"), Ok(Some(alice)));
+    assert_eq!(accounts.user_by_id(UserId(99)), Ok(None));
+    assert_eq!(accounts.user_by_phone(b"\xff"), Ok(None));
+    let hash = b.store().user_by_name(TenantId(0), b"alice").unwrap().unwrap().password_hash;
+    assert!(hash.starts_with("$argon2id$"), "{hash}");
+}
+
+fn a_login_needs_the_number_and_the_password<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let [alice, ..] = three(&mut *accounts);
+    let Ok(Login::User(account)) = accounts.login(b"phone-alice", b"secret") else {
+        panic!("not in")
+    };
+    assert_eq!(account.id, alice);
+    assert_eq!(accounts.login(b"phone-alice", b"Secret"), Ok(Login::WrongPassword));
+    assert_eq!(accounts.login(b"alice", b"secret"), Ok(Login::UnknownPhone));
+}
+
+fn record(user: u32) -> TokenRecord {
+    TokenRecord {
+        user: UserId(user),
+        name: Some((*b"alice").into()),
+        device: (*b"android").into(),
+        ip: (*b"192.0.2.1").into(),
+        port: 1987,
+        permanent: false,
+    }
+}
+
+fn a_token_expires_unless_it_was_made_permanent<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let end = NOW + 100_000;
+    for token in [b"one", b"two"] {
+        accounts.put_token(token, &record(1), TOKEN_TTL, NOW).unwrap();
+    }
+    assert_eq!(accounts.token(b"one", end - 1), Ok(Some(record(1))));
+    assert_eq!(accounts.token(b"one", end), Ok(None));
+    assert_eq!(accounts.persist_token(b"one", end), Ok(false), "too late");
+    assert_eq!(accounts.persist_token(b"two", end - 1), Ok(true));
+    assert_eq!(accounts.persist_token(b"two", end + 1), Ok(true), "again");
+    let permanent = TokenRecord { permanent: true, ..record(1) };
+    assert_eq!(b.accounts().token(b"two", u64::MAX), Ok(Some(permanent)));
+    accounts.delete_token(b"two").unwrap();
+    accounts.delete_token(b"two").unwrap();
+    assert_eq!(accounts.token(b"two", NOW), Ok(None));
+    assert_eq!(accounts.token(b"", NOW), Ok(None));
+}
+
+fn tokens_are_independent_of_each_other_and_bounded_per_user<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let other = new_token();
+    accounts.put_token(other.as_bytes(), &record(2), TOKEN_TTL, NOW).unwrap();
+    let tokens: Vec<_> = (0..=USER_TOKENS_MAX).map(|_| new_token()).collect();
+    for token in &tokens {
+        accounts.put_token(token.as_bytes(), &record(1), Duration::MAX, NOW).unwrap();
+    }
+    let there = |token: &String| b.accounts().token(token.as_bytes(), NOW).unwrap().is_some();
+    assert!(!there(&tokens[0]), "the oldest went");
+    assert!(tokens[1..].iter().all(there) && there(&other));
+}
+
+fn a_contact_is_asked_for_and_accepted_and_is_then_mutual<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let [alice, bob, carol] = three(&mut *accounts);
+    let mut asks = |from, to| accounts.ask_contact(from, to, b"hello", NOW + 1_999).unwrap();
+    assert_eq!(asks(alice, bob), Asked::Done);
+    assert_eq!(asks(alice, bob), Asked::Pending);
+    assert_eq!(asks(bob, alice), Asked::Pending);
+    assert_eq!(asks(carol, bob), Asked::Done);
+    assert_eq!(asks(alice, UserId(99)), Asked::UnknownUser);
+    assert_eq!(asks(alice, alice), Asked::UnknownUser);
+    let time_s = NOW / 1000 + 1;
+    let asked = |user| PreContact { user, message: (*b"hello").into(), time_s };
+    assert_eq!(accounts.asked_since(bob, 0), Ok(vec![asked(alice), asked(carol)]));
+    assert_eq!(accounts.asked_since(bob, time_s).unwrap().len(), 2);
+    assert_eq!(accounts.asked_since(bob, time_s + 1), Ok(vec![]));
+    assert_eq!(accounts.asked_since(alice, 0), Ok(vec![]));
+    assert_eq!(accounts.accept_contact(alice, bob), Ok(None), "it was alice who asked");
+    assert_eq!(accounts.accept_contact(bob, alice), Ok(Some((1, 1))));
+    assert_eq!(accounts.accept_contact(bob, alice), Ok(None));
+    assert_eq!(accounts.accept_contact(bob, carol), Ok(Some((2, 1))));
+    assert_eq!(accounts.asked_since(bob, 0), Ok(vec![]));
+    let again = accounts.ask_contact(bob, alice, b"", NOW);
+    assert_eq!(again, Ok(Asked::AlreadyContacts));
+    assert_eq!(accounts.delete_contact(alice, bob), Ok(true));
+    assert_eq!(accounts.delete_contact(bob, alice), Ok(false), "it ended for both");
+    assert_eq!(accounts.ask_contact(bob, alice, b"", NOW), Ok(Asked::Done));
+}
+
+fn contacts_are_listed_by_what_came_after_a_version<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let [alice, bob, carol] = three(&mut *accounts);
+    for other in [bob, carol] {
+        accounts.ask_contact(other, alice, b"", NOW).unwrap();
+        accounts.accept_contact(alice, other).unwrap();
+    }
+    let mut after = |version| {
+        let contacts = accounts.contacts_after(alice, version).unwrap();
+        contacts.iter().map(|c| (c.account.id, c.version)).collect::<Vec<_>>()
+    };
+    assert_eq!(after(0), [(bob, 1), (carol, 2)]);
+    assert_eq!(after(1), [(carol, 2)]);
+    assert_eq!(after(2), []);
+    assert_eq!(after(u64::MAX), []);
+    let phone = accounts.contacts_after(alice, 1).unwrap().remove(0).account.phone;
+    assert_eq!(*phone, *b"phone-carol");
+}
+
+fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let mut gateway = b.store();
+    let [alice, bob, carol] = three(&mut *accounts);
+    let made = accounts.create_group(b"Friends", alice, &[bob, UserId(99), alice]).unwrap();
+    assert_eq!((made.key.len(), &*made.members), (16, &[alice, bob][..]));
+    assert_eq!(gateway.changed(), Ok(true), "a running gateway hears of it");
+    let (id, key) = (made.id, made.key.as_bytes());
+    use GroupChange::{AlreadyMember, Done, NotAllowed, NotMember, UnknownGroup, UnknownUser};
+    assert_eq!(accounts.join_group(GroupId(1), carol, key), Ok(UnknownGroup));
+    assert_eq!(accounts.join_group(id, carol, b"0123456789abcdef"), Ok(NotAllowed));
+    assert_eq!(accounts.join_group(id, carol, b""), Ok(NotAllowed));
+    assert_eq!(accounts.join_group(id, carol, key), Ok(Done));
+    assert_eq!(accounts.join_group(id, carol, key), Ok(AlreadyMember));
+    assert_eq!(accounts.group_members(id), Ok(vec![alice, bob, carol]));
+    assert_eq!(accounts.leave_group(id, bob), Ok(Done));
+    assert_eq!(accounts.leave_group(id, bob), Ok(NotMember));
+    assert_eq!(accounts.leave_group(GroupId(1), bob), Ok(UnknownGroup));
+    assert_eq!(accounts.add_member(id, carol, bob), Ok(NotAllowed));
+    assert_eq!(accounts.add_member(id, alice, UserId(99)), Ok(UnknownUser));
+    assert_eq!(accounts.add_member(id, alice, bob), Ok(Done));
+    assert_eq!(accounts.add_member(id, alice, bob), Ok(AlreadyMember));
+    assert_eq!(accounts.add_member(GroupId(1), alice, bob), Ok(UnknownGroup));
+    assert_eq!(accounts.delete_group(id, bob), Ok(NotAllowed));
+    assert_eq!(accounts.leave_group(id, alice), Ok(Done));
+    assert_eq!(accounts.delete_group(id, carol), Ok(Done), "it had passed to the oldest");
+    assert_eq!(accounts.delete_group(id, carol), Ok(UnknownGroup));
+    assert_eq!(accounts.group_members(id), Ok(vec![]));
+    // Made by an operator: without a key nobody joins by one.
+    let key = GroupKey { tenant: TenantId(0), id: GroupId(5) };
+    let group = storage::admin::NewGroup { key, ..storage::admin::NewGroup::default() };
+    gateway.create_group(&group).unwrap();
+    assert_eq!(accounts.join_group(GroupId(5), carol, b""), Ok(NotAllowed));
+}
+
+fn what_waits_for_a_user_is_read_and_cleared_apart<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let mut gateway = b.store();
+    let key = UserKey { tenant: TenantId(0), id: UserId(1) };
+    let append = |seq: u64| {
+        let message = codec::Message {
+            stamp: u128::from(seq),
+            id: MessageId::new(b"a_02").unwrap(),
+            from: None,
+            from_name: [].into(),
+            to: Target::User(key),
+            protocol: ProtocolId::ALL[0],
+            time_ms: NOW,
+            body: (*b"hello").into(),
+        };
+        Write::Append(Append { user: key, seq, message: message.into(), binding: None })
+    };
+    gateway.write(&(1..=3).map(append).collect::<Vec<_>>());
+    let mut read = |rows| {
+        let (rows, more) = accounts.offline_read(UserId(1), rows).unwrap();
+        (rows.iter().map(|row| row.seq).collect::<Vec<_>>(), more)
+    };
+    assert_eq!(read(2), (vec![1, 2], true));
+    assert_eq!(read(9), (vec![1, 2, 3], false), "reading removes nothing");
+    b.accounts().offline_clear(UserId(1), 2).unwrap();
+    assert_eq!(read(9), (vec![3], false));
+    b.accounts().offline_clear(UserId(1), u64::MAX).unwrap();
+    assert_eq!(read(9), (vec![], false));
+    assert_eq!(gateway.changed(), Ok(false), "rows are not cached, and tokens neither");
+}
+
+fn token_login(user: &str, token: &[u8]) -> AuthRequest {
+    AuthRequest { proof: Proof::Token(token.into()), ..auth(1, user, "") }
+}
+
+fn local<B: Backend>(b: &B) -> Box<dyn Authenticator> {
+    Box::new(Local::new(Box::new(b.store())))
+}
+
+fn named(user: u32, name: &str) -> AuthVerdict {
+    let user = UserKey { tenant: TenantId(0), id: UserId(user) };
+    AuthVerdict::Pass { user, name: Some(name.as_bytes().into()) }
+}
+
+fn a_token_login_needs_a_token_of_that_user_and_makes_it_permanent<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    three(&mut *accounts);
+    let anonymous = TokenRecord { name: None, ..record(2) };
+    accounts.put_token(b"of alice", &record(1), TOKEN_TTL, NOW - 99_999).unwrap();
+    accounts.put_token(b"of bob", &anonymous, TOKEN_TTL, NOW - 99_999).unwrap();
+    accounts.put_token(b"late", &record(1), TOKEN_TTL, NOW - 100_000).unwrap();
+    let mut tokens = Tokens::new(b.accounts(), Box::new(b.store()), local(&b), || NOW);
+    let mut verdict = |user, token: &[u8]| tokens.authenticate(&token_login(user, token));
+    for (user, token) in [
+        ("2", &b"of alice"[..]),
+        ("01", b"of alice"),
+        ("alice", b"of alice"),
+        ("", b"of alice"),
+        ("1", b"late"),
+        ("1", b"of alice "),
+        ("1", b""),
+    ] {
+        assert_eq!(verdict(user, token), AuthVerdict::Denied, "{user}");
+    }
+    let permanent = |token: &[u8]| b.accounts().token(token, NOW).unwrap().unwrap().permanent;
+    assert!(!permanent(b"of alice"), "a login that failed changes nothing");
+    assert_eq!(verdict("1", b"of alice"), named(1, "alice"));
+    assert!(permanent(b"of alice"));
+    assert_eq!(verdict("1", b"of alice"), named(1, "alice"), "again");
+    assert_eq!(verdict("2", b"of bob"), named(2, "bob"), "named by the directory");
+    let elsewhere = |tenant| AuthRequest { tenant, ..token_login("1", b"of alice") };
+    let other = elsewhere(TenantRef::Id(TenantId(1)));
+    assert_eq!(tokens.authenticate(&other), AuthVerdict::Denied);
+    let [org, appkey] = [b"nobody", b"knows!"].map(|name| Box::from(&name[..]));
+    let unknown = elsewhere(TenantRef::Named { org, appkey });
+    assert_eq!(tokens.authenticate(&unknown), AuthVerdict::UnknownTenant);
+}
+
+fn proofs_other_than_tokens_are_the_inner_authenticators<B: Backend>() {
+    let b = B::open();
+    three(&mut *b.accounts());
+    let mut tokens = Tokens::new(b.accounts(), Box::new(b.store()), local(&b), || NOW);
+    assert_eq!(tokens.authenticate(&auth(1, "alice", "secret")), pass(1));
+    let phone = |password: &[u8]| AuthRequest {
+        proof: Proof::Phone(password.into()),
+        ..auth(1, "phone-bob", "")
+    };
+    assert_eq!(tokens.authenticate(&phone(b"secret")), named(2, "bob"));
+    assert_eq!(tokens.authenticate(&phone(b"wrong")), AuthVerdict::Denied);
+    let nothing = AuthRequest { proof: Proof::Nothing, ..auth(1, "alice", "") };
+    assert_eq!(tokens.authenticate(&nothing), AuthVerdict::Denied);
+}
+
+fn without_a_proof_a_known_name_passes_where_passwords_are_optional<B: Backend>() {
+    let b = B::open();
+    three(&mut *b.accounts());
+    let mut optional = NoPassword::new(Box::new(b.store()), local(&b));
+    let nothing = |name| AuthRequest { proof: Proof::Nothing, ..auth(1, name, "") };
+    assert_eq!(optional.authenticate(&nothing("bob")), pass(2));
+    assert_eq!(optional.authenticate(&nothing("nobody")), AuthVerdict::Denied);
+    assert_eq!(optional.authenticate(&auth(1, "bob", "secret")), pass(2));
+    assert_eq!(optional.authenticate(&auth(1, "bob", "wrong")), AuthVerdict::Denied);
+    assert_eq!(optional.authenticate(&auth(1, "bob", "")), AuthVerdict::Denied, "empty, but given");
+}
