@@ -187,10 +187,9 @@ const MESSAGE_MAX: usize = PUBLISH_HEAD + 65_535;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codec::binary::Binary as Server;
-    use codec::protocol::{Protocol, Settings};
+    use crate::client::testing::{self, Server};
     use codec::ws::handshake::{parse_upgrade, write_accept};
-    use codec::{Destination, Outgoing, Packet};
+    use codec::{Destination, Outgoing, Packet, ProtocolId};
 
     const LOGIN: Login = Login { user: 42, group: None, qos: 1, run: 7 };
 
@@ -247,32 +246,42 @@ mod tests {
         (client, out)
     }
 
+    /// `hears` and `says`: what becomes of bytes on their way to the gateway, and back.
+    fn log_in_and_publish(
+        mut client: Binary,
+        mut login: Vec<u8>,
+        mut server: Server,
+        hears: impl Fn(&mut [u8]) -> Vec<u8>,
+        says: impl Fn(&[u8]) -> Vec<u8>,
+    ) {
+        server.hears(&hears(&mut login), |packet| {
+            let Packet::Connect(connect) = packet else { panic!("no CONNECT: {packet:?}") };
+            assert_eq!(connect.name, b"u42");
+        });
+        let answer = says(&server.says(&Outgoing::Accepted(Server::ACCEPTED)));
+        assert_eq!(testing::hear(&mut client, &answer), Ok(Event::Ready));
+        let mut out = Vec::new();
+        client.publish(Target::User(43), 3, 9, b"hello", &mut out);
+        let id = server.hears(&hears(&mut out), |packet| {
+            let Packet::Publish(publish) = packet else { panic!("no PUBLISH: {packet:?}") };
+            let to = Destination::User(UserId(43));
+            assert_eq!((publish.to, publish.body), (to, &b"hello"[..]));
+            publish.id
+        });
+        let ack = says(&server.says(&Outgoing::PublishAck(PublishKind::User, id, None)));
+        let acked = testing::hear(&mut client, &ack);
+        assert_eq!(acked, Ok(Event::Acked { slot: 3, seq: Some(9) }));
+    }
+
     #[test]
     fn a_login_and_a_publish_are_what_the_gateway_expects() {
-        let (mut client, mut out) = upgraded();
-        let settings = Settings::default();
-        let mut server = Server::new();
-        let connect = said(&mut out).remove(0);
-        let Ok(Packet::Connect(connect)) = server.decode(&settings.binary, &connect) else {
-            panic!("no CONNECT");
-        };
-        assert_eq!(connect.name, b"u42");
-        let mut answer = Vec::new();
-        server.encode(&settings.binary, &Outgoing::Accepted, false, &mut answer);
-        assert_eq!(hear(&mut client, &answer, &mut Vec::new()), Ok(Event::Ready));
-
-        out.clear();
-        client.publish(Target::User(43), 3, 9, b"hello", &mut out);
-        let publish = said(&mut out).remove(0);
-        let Ok(Packet::Publish(publish)) = server.decode(&settings.binary, &publish) else {
-            panic!("no PUBLISH");
-        };
-        assert_eq!((publish.to, publish.body), (Destination::User(UserId(43)), &b"hello"[..]));
-        answer.clear();
-        let ack = Outgoing::PublishAck(PublishKind::User, publish.id);
-        server.encode(&settings.binary, &ack, false, &mut answer);
-        let acked = hear(&mut client, &answer, &mut Vec::new());
-        assert_eq!(acked, Ok(Event::Acked { slot: 3, seq: Some(9) }));
+        let (client, login) = upgraded();
+        let server = Server::over_ws(ProtocolId::Binary);
+        log_in_and_publish(client, login, server, |out| said(out).remove(0), frame);
+        let (mut client, mut login) = (Binary::new(LOGIN), Vec::new());
+        client.hello(&testing::ENDPOINT, &mut login);
+        let server = Server::new(ProtocolId::Binary);
+        log_in_and_publish(client, login, server, |out| out.to_vec(), <[u8]>::to_vec);
     }
 
     #[test]
@@ -287,8 +296,8 @@ mod tests {
             let (mut first, mut second) = (whole[..split].to_vec(), whole[split..].to_vec());
             for part in [&mut first, &mut second] {
                 let (_, event) = client.next(part, &mut out).expect("right").expect("consumed");
-                if let Event::Delivered(Arrival { payload, id, .. }) = event {
-                    assert_eq!((&payload[..], id), (&b"hello"[..], Some((41, 5))));
+                if let Event::Delivered(Arrival { payload, from, seq, .. }) = event {
+                    assert_eq!((&payload[..], from, seq), (&b"hello"[..], Some(41), Some(5)));
                     delivered += 1;
                 }
             }

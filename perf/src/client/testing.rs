@@ -18,10 +18,12 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
     ws: false,
 };
 
-/// One connection, as the gateway sees it on a byte stream.
+/// One connection, as the gateway sees it.
 pub(super) struct Server {
     protocol: AnyProtocol,
     settings: Settings,
+    /// Not over ws, which is the test's own affair.
+    stream: bool,
 }
 
 impl Server {
@@ -29,12 +31,20 @@ impl Server {
         Accepted { user: UserId(LOGIN.user), name: b"u42", session: 1, time_ms: 2, heartbeat_s: 3 };
 
     pub(super) fn new(id: ProtocolId) -> Self {
-        Self { protocol: AnyProtocol::new(id), settings: Settings::default() }
+        Self { protocol: AnyProtocol::new(id), settings: Settings::default(), stream: true }
+    }
+
+    pub(super) fn over_ws(id: ProtocolId) -> Self {
+        Self { stream: false, ..Self::new(id) }
     }
 
     /// `bytes` are one packet; what `is` makes of it.
     pub(super) fn hears<T>(&mut self, bytes: &[u8], is: impl FnOnce(Packet<'_>) -> T) -> T {
-        let found = self.protocol.frame(&self.settings, bytes, true);
+        let all = Ok(Decoded::Frame { value: 0..bytes.len(), consumed: bytes.len() });
+        let found = match self.stream {
+            true => self.protocol.frame(&self.settings, bytes, true),
+            false => all,
+        };
         let Ok(Decoded::Frame { value, consumed }) = found else { panic!("no packet: {found:?}") };
         assert_eq!(consumed, bytes.len());
         let mut scratch = Vec::new();
@@ -47,7 +57,7 @@ impl Server {
             self.protocol.accepted();
         }
         let mut out = Vec::new();
-        self.protocol.encode(&self.settings, outgoing, true, &mut out);
+        self.protocol.encode(&self.settings, outgoing, self.stream, &mut out);
         out
     }
 }
