@@ -217,7 +217,7 @@ mod tests {
         let (mut client, mut server) = ready();
         let refused = server.says(&Outgoing::Refused(Refusal::BadCredentials));
         assert_eq!(hear(&mut SimpleIm::new(LOGIN), &refused), Err(Refused::Login(1)));
-        for bad in [&b"hello\r\n"[..], b"{}", b"[rr] id", b"[a] id = \"x\" ", b"\x16\x03\x01"] {
+        for bad in [&b"hello world"[..], b"[rr] id \"x\"", b"[x] [a]", b"[a] id = \"x\"", b"\x16"] {
             let heard = hear(&mut client, bad);
             assert!(matches!(heard, Err(Refused::Malformed(_))), "{}", bad.escape_ascii());
         }

@@ -109,6 +109,10 @@ impl Blend {
             let why = "churn_per_s: what this protocol brings to a user who leaves is lost";
             return Err(why.into());
         }
+        if self.rounds > 1 && setup.stores && !setup.acked {
+            let why = "rounds: what this protocol brings to a user who leaves may come again";
+            return Err(why.into());
+        }
         Ok(())
     }
 
