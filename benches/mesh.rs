@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shards::Mesh;
+use shards::home::outcome::Outcome;
 use shards::limits::mesh_ring;
 use shards::mesh::ShardMessage;
 

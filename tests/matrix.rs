@@ -99,24 +99,8 @@ fn one_group_has_members_on_all_protocols() {
 
 #[test]
 fn local_users_talk_to_each_other_by_name_on_all_protocols() {
-    let mut setup = setup().set("auth.mode", "\"local\"");
-    for user in 1..=4 {
-        let (id, name, phone) = (user.to_string(), format!("u{user}"), phone(user));
-        setup = setup.command(&[
-            "user",
-            "add",
-            "--id",
-            &id,
-            "--name",
-            &name,
-            "--password",
-            "secret",
-            "--phone",
-            &phone,
-        ]);
-    }
-    let gateway = setup.start();
-    let token = http_login(&gateway, 3);
+    let gateway = (1..=4).fold(setup(), Setup::local_person).start();
+    let token = gateway.token(3);
     let mut people: Vec<Person> = (1..)
         .zip(Language::ALL)
         .map(|(user, language)| Person::join(&gateway, language, user, 0, &token))
@@ -303,22 +287,6 @@ fn cell(heard: &Heard, sender: &Person, receiver: &Person) -> String {
 fn setup() -> Setup {
     let setup = Setup::new().everyone().shards(2).patient();
     setup.set("delivery.persist_after_ms", 60_000)
-}
-
-/// A token of the HTTP login.
-fn http_login(gateway: &Gateway, user: u32) -> String {
-    let body = format!("phone={}&password=secret", phone(user));
-    let told = Ask::post("/server/login", &body).send(gateway.site().http());
-    let own = gateway.site().of("simple-im");
-    assert!(told.text().starts_with("[response] status = 0 "), "{told:?}");
-    assert_eq!(told.quoted("server"), own.ip().to_string());
-    assert_eq!(told.quoted("port"), own.port().to_string());
-    assert!(told.text().ends_with(&format!(" id = {user}")), "{told:?}");
-    told.quoted("token")
-}
-
-fn phone(user: u32) -> String {
-    format!("1850126069{user}")
 }
 
 fn compare_with_docs(table: &str) {

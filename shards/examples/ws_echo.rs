@@ -234,7 +234,7 @@ impl Conn {
         head.extend_from_slice(bytes);
         let path = path_of(&head).to_owned();
         match handshake::parse_upgrade(&head, seen, &[path]) {
-            Ok(Decoded::NeedMore { .. }) => self.phase = Phase::Upgrade(head),
+            Ok(Decoded::NeedMore { .. } | Decoded::Unsure) => self.phase = Phase::Upgrade(head),
             Ok(Decoded::Frame { value, consumed }) => {
                 self.write(|out| handshake::write_accept(out, value.key, None));
                 self.frames(Ws::new(Role::Server), &mut head[consumed..]);

@@ -168,7 +168,7 @@ mod tests {
             stamp: 1,
             id: [b'a'; 32].into(),
             from: None,
-            from_name: std::sync::Arc::default(),
+            from_name: Arc::default(),
             to: Target::User(user),
             protocol: ProtocolId::ALL[0],
             time_ms: 0,

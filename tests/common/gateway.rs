@@ -20,12 +20,21 @@ use super::{PATIENCE, eventually};
 /// The password of every user that [`Setup::local_users`] makes.
 pub(crate) const PASSWORD: &str = "secret";
 
+/// One of [`Setup::listener`].
+#[derive(Debug)]
+struct Listener {
+    protocol: &'static str,
+    transport: &'static str,
+    /// Empty: the gateway's own.
+    tenant: &'static str,
+}
+
 /// What a gateway is like; the defaults are one shard and open logins, where the user named `u7`
 /// has the id 7.
 #[derive(Debug)]
 pub(crate) struct Setup {
     keys: Vec<(String, String)>,
-    listeners: Vec<(&'static str, &'static str)>,
+    listeners: Vec<Listener>,
     commands: Vec<Vec<String>>,
     http: bool,
 }
@@ -49,8 +58,18 @@ impl Setup {
     }
 
     /// One more listener; its address is [`Site::listener`] of the number of those before it.
-    pub(crate) fn listener(mut self, protocol: &'static str, transport: &'static str) -> Self {
-        self.listeners.push((protocol, transport));
+    pub(crate) fn listener(self, protocol: &'static str, transport: &'static str) -> Self {
+        self.listener_of(protocol, transport, "")
+    }
+
+    /// As [`Setup::listener`], of another tenant, `org/appkey`.
+    pub(crate) fn listener_of(
+        mut self,
+        protocol: &'static str,
+        transport: &'static str,
+        tenant: &'static str,
+    ) -> Self {
+        self.listeners.push(Listener { protocol, transport, tenant });
         self
     }
 
@@ -80,6 +99,13 @@ impl Setup {
         let count = count.to_string();
         let add = ["user", "add", "--id", "1", "--password", PASSWORD, "--count", &count];
         self.set("auth.mode", "\"local\"").command(&add)
+    }
+
+    /// User `u<user>` with [`PASSWORD`] and [`phone`]; only users made so may log in.
+    pub(crate) fn local_person(self, user: u32) -> Self {
+        let (id, name, phone) = (user.to_string(), format!("u{user}"), phone(user));
+        let who = ["--id", &id, "--name", &name, "--phone", &phone, "--password", PASSWORD];
+        self.set("auth.mode", "\"local\"").command(&[&["user", "add"], &who[..]].concat())
     }
 
     pub(crate) fn group(self, id: u32, members: &[u32]) -> Self {
@@ -231,7 +257,7 @@ impl Site {
     /// The first listener of this protocol that [`Setup::listener`] made.
     #[track_caller]
     pub(crate) fn of(&self, protocol: &str) -> SocketAddr {
-        let at = self.setup.listeners.iter().position(|(known, _)| *known == protocol);
+        let at = self.setup.listeners.iter().position(|own| own.protocol == protocol);
         self.listener(at.expect("the set-up has it"))
     }
 
@@ -256,17 +282,18 @@ impl Site {
         for (key, value) in &self.setup.keys {
             put(key, value);
         }
-        let own = self.setup.listeners.iter().enumerate();
-        let own = own.map(|(at, &(protocol, transport))| (protocol, transport, self.listener(at)));
-        for (protocol, transport, bind) in own.chain([
-            ("binary", "ws", self.ws()),
-            ("binary", "wss", self.wss()),
-            ("binary", "tcp", self.tcp()),
-            ("binary-publish", "tcp", self.door()),
-        ]) {
+        let mut listen = |protocol: &str, transport: &str, bind: SocketAddr, tenant: &str| {
             let _ = writeln!(text, "[[listener]]\nprotocol = \"{protocol}\"");
             let _ = writeln!(text, "transport = \"{transport}\"\nbind = \"{bind}\"");
+            let _ = writeln!(text, "tenant = \"{tenant}\"");
+        };
+        for (at, own) in self.setup.listeners.iter().enumerate() {
+            listen(own.protocol, own.transport, self.listener(at), own.tenant);
         }
+        listen("binary", "ws", self.ws(), "");
+        listen("binary", "wss", self.wss(), "");
+        listen("binary", "tcp", self.tcp(), "");
+        listen("binary-publish", "tcp", self.door(), "");
         fs::write(self.path("ringpost.toml"), text).expect("the folder can be written");
     }
 }
@@ -351,6 +378,19 @@ impl Gateway {
         let mut client = self.dial();
         client.login(&format!("u{user}"), PASSWORD, tail);
         client
+    }
+
+    /// A token of the HTTP login for a [`Setup::local_person`].
+    #[track_caller]
+    pub(crate) fn token(&self, user: u32) -> String {
+        let body = format!("phone={}&password={PASSWORD}", phone(user));
+        let told = Ask::post("/server/login", &body).send(self.site().http());
+        let own = self.site().of("simple-im");
+        assert!(told.text().starts_with("[response] status = 0 "), "{told:?}");
+        assert_eq!(told.quoted("server"), own.ip().to_string());
+        assert_eq!(told.quoted("port"), own.port().to_string());
+        assert!(told.text().ends_with(&format!(" id = {user}")), "{told:?}");
+        told.quoted("token")
     }
 
     /// Sends a signal, by its name without SIG.
@@ -491,6 +531,11 @@ impl Log {
         assert!(!waited.1.timed_out(), "not in the log: {text}\n{}", waited.0.lines.join("\n"));
         said(&waited.0)
     }
+}
+
+/// The phone number of a [`Setup::local_person`].
+pub(crate) fn phone(user: u32) -> String {
+    format!("1850126{user:04}")
 }
 
 /// How often ports are looked for.

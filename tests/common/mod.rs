@@ -23,7 +23,7 @@ use codec::MessageId;
 pub(crate) use self::{
     client::{Client, Door, Seen, Stream, Want, connect_packet},
     demo::{DemoClient, DemoPush, DemoSeen},
-    gateway::{Gateway, PASSWORD, Setup, Site},
+    gateway::{Gateway, PASSWORD, Setup, Site, phone},
     http::{Ask, Told},
     people::{Event, Heard, Language, Person, Said, To, expect_silence},
     text::{TextClient, TextSeen},

@@ -70,7 +70,11 @@ pub(crate) struct TextClient {
 impl TextClient {
     /// A connection that has not logged in.
     pub(crate) fn dial(gateway: &Gateway) -> Self {
-        let wire = Wire::dial(gateway.site().of("simple-text"));
+        Self::over(Wire::dial(gateway.site().of("simple-text")))
+    }
+
+    /// As [`TextClient::dial`], wherever it is connected to.
+    pub(crate) fn over(wire: Wire) -> Self {
         Self { wire, hears_notices: false, early: VecDeque::new() }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use codec::simple_im::Dialect;
 use codec::simple_im::client::{Client, Framer, Push, ServerPacket, To, decode_server};
-use codec::{MessageId, UserId};
+use codec::{Decoded, MessageId, UserId};
 
 use super::gateway::Gateway;
 use super::wire::{Got, Wire};
@@ -146,9 +146,24 @@ impl ImClient {
     /// As [`ImClient::see`], as the original clients do it: one read is one packet, or they die.
     #[track_caller]
     pub(crate) fn see_chunk(&mut self, patience: Duration) -> Option<ImSeen> {
-        match self.wire.chunk(patience)? {
-            Got::Packet(packet) => Some(ImSeen::of(&packet)),
-            Got::End => Some(ImSeen::End),
+        let Got::Packet(chunk) = self.wire.chunk(patience)? else { return Some(ImSeen::End) };
+        match Framer::new(self.dialect).frame(&chunk, true) {
+            Ok(Decoded::Frame { consumed, .. }) if consumed == chunk.len() => {}
+            _ => panic!("not one packet: {}", chunk.escape_ascii()),
+        }
+        Some(ImSeen::of(&chunk))
+    }
+
+    /// The next push, read as one chunk and acknowledged.
+    #[track_caller]
+    pub(crate) fn take_chunk(&mut self, text: &str) -> ImPush {
+        match self.see_chunk(PATIENCE) {
+            Some(ImSeen::Push(push)) => {
+                assert_eq!(push.text, text);
+                self.ack(&push.id);
+                push
+            }
+            other => panic!("{other:?} is no push"),
         }
     }
 

@@ -27,9 +27,6 @@ struct Site {
 }
 
 fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build();
-    let runtime = runtime.expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let open = || SqliteStore::open(&folder.path().join("a.db"), Options::default());
     let mut store = open().expect("a store");
@@ -48,11 +45,23 @@ fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
     let port = im.local_addr().expect("bound").port();
     let accounts = Box::new(SimpleIm::new(open().expect("a store"), tenant));
     let face = Face::new(accounts, Address { host: "127.0.0.1".to_owned(), port }, ttl);
-    let address = runtime
-        .block_on(http::start(([127, 0, 0, 1], 0).into(), routes(face)))
-        .expect("loopback can be bound");
+    let address = served(routes(face));
     let user = UserKey { tenant, id: UserId(1) };
     test(Site { address, store, user, im, _folder: folder });
+}
+
+/// Serves on a thread of its own until the test program ends.
+fn served(routes: axum::Router) -> SocketAddr {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let bound = http::start(([127, 0, 0, 1], 0).into(), routes).await;
+            tell.send(bound.expect("loopback can be bound")).expect("the test waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    told.recv().expect("it is told")
 }
 
 impl Site {
