@@ -16,7 +16,8 @@
 //!   ringpost_tokens_<tenant>_<id>  ZSET: the keys of a user's tokens by age
 //!
 //!   row:  seq | charges | marks | stamp | time_ms | bytes | head len | body len
-//!          8       1        1      16        8        4        2          4      | head | body | text
+//!          8       1        1      16        8        4        2          4
+//!        | head | body | text
 //!   marks: 1 suspect, 2 shared (head, body and text stand in ringpost_body)
 //! ```
 //!
@@ -168,7 +169,7 @@ impl Redis {
             }
             for (member, head, body) in members {
                 after = row::seq_of(&member).unwrap_or(SEQ_MAX);
-                // What a newer version wrote waits for one; it must not keep the rest from the user.
+                // What a newer version wrote waits for one, and must not keep the rest from him.
                 let Some(row) = row::decode(&member, &head, &body) else {
                     self.unreadable += 1;
                     continue;
@@ -337,28 +338,18 @@ impl Redis {
         let Some(permit) = self.breaker.enter(Instant::now()) else {
             return Err(CallError::Resting);
         };
-        let mut result = match self.live.take() {
-            Some(mut live) => {
-                let result = call(&mut live, &self.options);
-                if !result.as_ref().is_err_and(CallError::is_broken) {
-                    self.live = Some(live);
-                }
-                Some(result)
-            }
-            None => None,
+        let (slot, options) = (&mut self.live, &self.options);
+        let kept = slot.take().map(|live| live.lend(slot, options, &mut call));
+        let result = match kept {
+            // A connection that the server closed meanwhile (a restart) is no failure.
+            Some(Err(error)) if again && error.is_dropped() => None,
+            kept => kept,
         };
-        // A connection that the server closed meanwhile (a restart) is no failure.
-        let stale = matches!(&result, Some(Err(error)) if error.is_dropped());
-        if result.is_none() || (stale && again) {
-            result = Some(Live::connect(&self.client, &self.options).and_then(|(mut live, _)| {
-                let result = call(&mut live, &self.options);
-                if !result.as_ref().is_err_and(CallError::is_broken) {
-                    self.live = Some(live);
-                }
-                result
-            }));
-        }
-        let result = result.expect("the first call or the second has one");
+        let result = match result {
+            Some(result) => result,
+            None => Live::connect(&self.client, options)
+                .and_then(|(live, _)| live.lend(slot, options, &mut call)),
+        };
         match &result {
             Err(error) if error.is_broken() => drop(permit),
             // A reply, if only an error reply, shows it alive.
@@ -393,6 +384,20 @@ impl Live {
         }
         let replicas = durability::replicas(&mut connection)?;
         Ok((Self { connection, replicas, replicas_asked: Instant::now() }, scripts))
+    }
+
+    /// Makes a call, and goes into `slot` if it is of use any longer.
+    fn lend<T>(
+        mut self,
+        slot: &mut Option<Self>,
+        options: &Options,
+        call: &mut impl FnMut(&mut Self, &Options) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let result = call(&mut self, options);
+        if !result.as_ref().is_err_and(CallError::is_broken) {
+            *slot = Some(self);
+        }
+        result
     }
 
     fn call<T: FromRedisValue>(&mut self, cmd: &Cmd) -> Result<T, CallError> {
@@ -451,9 +456,9 @@ fn add_write(cmd: &mut Cmd, write: &Write, row: &mut NewRow) {
             let reason = [row::reason_byte(*reason)];
             cmd.arg("bury").arg(&user_bytes(*user)).arg(&seq_bytes(*seq)).arg(&reason[..]);
         }
-        // Nothing here; see [`crate::external`].
+        // Nothing here: names are the other half's. See `external.rs`.
         Write::Bind { user, .. } => {
-            cmd.arg("delete").arg(&user_bytes(*user)).arg(&seq_bytes(u64::MAX)).arg("");
+            cmd.arg("bind").arg(&user_bytes(*user)).arg("").arg("");
         }
     }
 }
@@ -480,7 +485,8 @@ impl CallError {
     }
 
     fn is_dropped(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.is_connection_dropped() || is_unknown_script(error))
+        let Self::Redis(error) = self else { return false };
+        error.is_connection_dropped() || is_unknown_script(error)
     }
 }
 

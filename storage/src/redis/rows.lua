@@ -184,7 +184,7 @@ function todo.write()
       charge(user, what, tonumber(more))
     elseif kind == 'bury' then
       bury(user, what, more)
-    else
+    elseif kind ~= 'bind' then
       result = FULL
     end
     results[#results + 1] = result

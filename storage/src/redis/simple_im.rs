@@ -8,8 +8,9 @@
 //!
 //! Tenants other than the default have `t<tenant>_` before each key.
 //!
-//! Owns: these names and texts. Never: what is delivered; the lists are written for others to read,
-//! and kept in step with our own rows (`rows.lua`, which makes the list's name).
+//! Owns: these names and texts. Never: what is delivered. The lists are written for others to read,
+//! and kept in step with our own rows (`rows.lua`, which makes the list's name); what others have
+//! put into them is left alone, and not delivered.
 
 use codec::protocol::Protocol as _;
 use codec::simple_im::{Settings, SimpleIm};

@@ -42,7 +42,7 @@ impl Redis {
     ) -> Result<Option<TokenRecord>, StoreError> {
         let mut cmd = self.script(Script::Token);
         cmd.arg(1).arg(token_key(tenant, token)).arg("get").arg(now_ms);
-        let found: Option<(Vec<(Vec<u8>, Vec<u8>)>, i64)> = self.ask(&cmd)?;
+        let found: Option<(Fields, i64)> = self.ask(&cmd)?;
         Ok(found.and_then(|(fields, ttl)| token_record(fields, ttl < 0)))
     }
 
@@ -83,6 +83,9 @@ impl Redis {
 fn index_key(user: UserKey) -> String {
     format!("ringpost_tokens_{}_{}", user.tenant.0, user.id)
 }
+
+/// Of a hash, with their values.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Redis adds it to its clock.
 const TTL_MS_MAX: u64 = 1 << 52;
