@@ -414,7 +414,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.home.malformed(slot, error.what, now, &mut self.world);
             }
             (Phase::Login, Ok(Packet::Connect(connect))) => self.start_login(slot, &connect),
-            (Phase::Login, Ok(Packet::Disconnect)) => {
+            // Elsewhere nothing but a login makes sense here, not even a farewell.
+            (Phase::Login, Ok(Packet::Disconnect)) if conn.protocol.id().login_tries() > 1 => {
                 self.world.close(slot, CloseReason::PeerDisconnected);
             }
             // Where a login may be tried again, what means nothing costs no try.
