@@ -1,10 +1,13 @@
-# Sourced by rivals.sh and million.sh: the programs, and processes that end with the script.
+# Sourced by rivals.sh, protocols.sh and million.sh: the programs, processes that end with the
+# script, figures and their medians.
 # shellcheck shell=bash
 export LC_ALL=C
 
 TARGET=${CARGO_TARGET_DIR:-target}
 # Process ids of what was started and not yet ended, by what it is.
 declare -A started=()
+# Of scripts that compare: the round, the file of all figures, the runs that failed.
+round=0 known=/dev/null failed=()
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -80,6 +83,41 @@ quotient() {
     awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b > 0) printf "%.3f", a / b }'
 }
 
+# run_load PART LABEL SCENARIO ARGS...: one run against the server that was just started, and its
+# end.
+run_load() {
+    local part=$1 label=$2 scenario=$3
+    local name="$part-${label// /-}-$round"
+    shift 3
+    say "== round $round: $part, $label"
+    taskset -c "$LOAD_CORE" "$PERF" "$scenario" --label "$label" --server-pid "${started[server]}" \
+        --duration "$DURATION" --json "$OUT/$name.json" "$@" >"$OUT/$name.txt" &
+    started[load]=$!
+    if wait "${started[load]}"; then
+        figures "$OUT/$name.json" | while read -r figure value; do
+            printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$label" "$round" "$figure" "$value"
+        done >>"$known"
+    else
+        cat "$OUT/$name.txt" >&2
+        failed+=("$part, $label, round $round")
+    fi
+    unset 'started[load]'
+    stop server
+}
+
+# The median of all rounds; nothing if there is no good run.
+median() { # PART LABEL FIGURE
+    awk -F'\t' -v part="$1" -v label="$2" -v figure="$3" \
+        '$1 == part && $2 == label && $4 == figure { print $5 }' "$known" | sort -g |
+        awk '{ v[NR] = $1 }
+            END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+
+# NAME FIGURE PART LABEL PART LABEL REQUIRED: the first one's figure against the second one's.
+ratio() {
+    row "$1" "$(quotient "$(median "$3" "$4" "$2")" "$(median "$5" "$6" "$2")")" at-most "$7"
+}
+
 # One line; before the first run, so that the load average is that of others.
 describe_machine() {
     local model load
@@ -90,9 +128,13 @@ describe_machine() {
     echo "$(date -u +%F), Linux $(uname -r), $(nproc) x $model, load average before it $load"
 }
 
-# A line of the list of requirements.
-row() { # NAME MEASURED at-most|at-least REQUIRED
-    awk -v name="$1" -v measured="$2" -v sign="$3" -v required="$4" 'BEGIN {
+# A line of the list of requirements, or of what stands beside them.
+row() { # NAME MEASURED [at-most|at-least REQUIRED]
+    awk -v name="$1" -v measured="$2" -v sign="${3:-}" -v required="${4:-}" 'BEGIN {
+        if (sign == "") {
+            printf "%-58s %12s\n", name, measured == "" ? "-" : measured
+            exit
+        }
         good = sign == "at-least" ? measured + 0 >= required : measured + 0 <= required
         verdict = measured == "" ? "not measured" : good ? "ok" : "missed"
         printf "%-58s %12s  %s %-6s %s\n", name, measured == "" ? "-" : measured,

@@ -32,8 +32,6 @@ ws_port=$PORT wss_port=$((PORT + 1)) mqtt_port=$((PORT + 2))
 ws=ws://127.0.0.1:$ws_port/ws
 wss=wss://127.0.0.1:$wss_port/wss
 known=$OUT/figures.tsv
-round=0
-failed=()
 
 wants() { [[ " $ONLY " == *" $1 "* ]]; }
 
@@ -91,33 +89,12 @@ mode = "open"
 END
 }
 
-# load PART LABEL SCENARIO ARGS...: one run against the server that was just started, and its end.
-load() {
-    local part=$1 label=$2 scenario=$3
-    local name="$part-${label// /-}-$round"
-    shift 3
-    say "== round $round: $part, $label"
-    taskset -c "$LOAD_CORE" "$PERF" "$scenario" --label "$label" --server-pid "${started[server]}" \
-        --duration "$DURATION" --json "$OUT/$name.json" "$@" >"$OUT/$name.txt" &
-    started[load]=$!
-    if wait "${started[load]}"; then
-        figures "$OUT/$name.json" | while read -r figure value; do
-            printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$label" "$round" "$figure" "$value"
-        done >>"$known"
-    else
-        cat "$OUT/$name.txt" >&2
-        failed+=("$part, $label, round $round")
-    fi
-    unset 'started[load]'
-    stop server
-}
-
 # rival PART LABEL SCENARIO ARGS...
 rival() {
     [ -n "$MOSQUITTO" ] || return 0
     serve "$mqtt_port" "$OUT/mosquitto.log" \
         taskset -c "$SERVER_CORE" "$MOSQUITTO" -c "$OUT/mosquitto.conf"
-    load "$@" --protocol mqtt --url "tcp://127.0.0.1:$mqtt_port"
+    run_load "$@" --protocol mqtt --url "tcp://127.0.0.1:$mqtt_port"
 }
 
 # gateway PART LABEL SETTINGS URL SCENARIO ARGS...: SETTINGS are keys as environment variables.
@@ -131,7 +108,7 @@ gateway() {
     # shellcheck disable=SC2086 # words on purpose
     serve "$ws_port" "$OUT/ringpost.log" \
         env $settings taskset -c "$SERVER_CORE" "$RINGPOST" serve --config "$OUT/ringpost.toml"
-    load "$part" "$label" "$@" --protocol binary --url "$url"
+    run_load "$part" "$label" "$@" --protocol binary --url "$url"
 }
 
 # gateways, as gateway: on the ring, and then on the gateway's other engine.
@@ -234,19 +211,6 @@ one_round() {
         overload ringpost ""
         if wants epoll; then overload "ringpost epoll" RINGPOST_NODE_IO=epoll; fi
     fi
-}
-
-# The median of all rounds; nothing if there is no good run.
-median() { # PART LABEL FIGURE
-    awk -F'\t' -v part="$1" -v label="$2" -v figure="$3" \
-        '$1 == part && $2 == label && $4 == figure { print $5 }' "$known" | sort -g |
-        awk '{ v[NR] = $1 }
-            END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
-
-# NAME FIGURE PART LABEL PART LABEL REQUIRED: the first one's figure against the second one's.
-ratio() {
-    row "$1" "$(quotient "$(median "$3" "$4" "$2")" "$(median "$5" "$6" "$2")")" at-most "$7"
 }
 
 # PART LABEL FIGURE: the median, unless the load tool was the bottleneck in its phase.

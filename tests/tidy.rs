@@ -79,7 +79,8 @@ const PROTOCOLS: [&str; 6] =
     ["binary", "binary-publish", "simple-im", "slimchat", "simple-text", "im-demo"];
 
 /// Where the gateway may name a protocol outside `codec`, beside `<protocol>.rs` (or the folder of
-/// that name) in `src/http/` and in a storage backend: the configuration keys, and the terminal client that speaks one.
+/// that name) in `src/http/` and in a storage backend: the configuration keys, and the terminal
+/// client that speaks one.
 const PROTOCOL_NAMES_ALLOWED: [&str; 3] = ["src/config", "src/chat.rs", "src/chat/"];
 
 /// The rows that a protocol's specification numbers: tests are named `<prefix>ambiguity_07_...` and

@@ -156,7 +156,7 @@ pub(crate) struct Messages {
     /// Messages in flight per sender; in an open loop the bound of it.
     #[arg(long, value_parser = value_parser!(u16).range(1..=4096))]
     depth: Option<u16>,
-    /// Payload bytes.
+    /// Payload bytes on the wire; where that carries only text, three quarters of them are payload.
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u16).range(PAYLOAD))]
     payload: u16,
     /// Open loop: messages per second of all senders together, on a schedule.
@@ -174,8 +174,8 @@ pub(crate) struct Messages {
 /// What every scenario takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LoadArgs {
-    /// Where the server is: ws://HOST:PORT/PATH or wss://... for binary, tcp:// or tls:// for mqtt,
-    /// tcp:// for relay.
+    /// Where the server is: tcp://HOST:PORT or tls://...; for binary ws://HOST:PORT/PATH and
+    /// wss://..., too.
     #[arg(long)]
     url: String,
     #[arg(long, value_enum, default_value_t = Protocol::Binary)]
@@ -225,11 +225,17 @@ pub(crate) struct LoadArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
-    /// The binary system over ws or wss.
+    /// The binary system.
     Binary,
-    /// MQTT 3.1.1 over TCP or TLS.
+    /// JSON lines. Nothing is acknowledged: a message is done when it has arrived.
+    SimpleText,
+    /// The TOML packets of simple_im, in the document's dialect.
+    SimpleIm,
+    /// Protobuf Commands with the extension, in the tenant default/default.
+    ImDemo,
+    /// MQTT 3.1.1.
     Mqtt,
-    /// The bare relays of `benches/runtimes` over TCP; only `pairs`, `idle` and `connect`.
+    /// The bare relays of `benches/runtimes`, without TLS; only `pairs`, `idle` and `connect`.
     Relay,
 }
 
@@ -320,15 +326,25 @@ impl Messages {
         }
     }
 
-    pub(crate) fn shape(&self, receivers: usize, await_arrival: bool) -> traffic::Shape {
-        let open = self.rate.is_some() || !self.steps.is_empty();
-        traffic::Shape {
+    pub(crate) fn is_open_loop(&self) -> bool {
+        self.rate.is_some() || !self.steps.is_empty()
+    }
+
+    /// # Errors
+    /// If the payload is too short for this protocol.
+    pub(crate) fn shape(
+        &self,
+        setup: &Setup,
+        receivers: usize,
+        await_arrival: bool,
+    ) -> Result<traffic::Shape, String> {
+        Ok(traffic::Shape {
             receivers,
-            depth: self.depth.unwrap_or(if open { OPEN_DEPTH } else { 1 }),
-            payload: usize::from(self.payload),
+            depth: self.depth.unwrap_or(if self.is_open_loop() { OPEN_DEPTH } else { 1 }),
+            payload: setup.payload(usize::from(self.payload))?,
             await_arrival,
             late_max_ns: self.late_ms.saturating_mul(1_000_000),
-        }
+        })
     }
 }
 
@@ -351,7 +367,7 @@ impl fmt::Display for Messages {
 
 impl LoadArgs {
     pub(crate) fn label(&self) -> String {
-        self.label.clone().unwrap_or_else(|| format!("{:?}", self.protocol).to_lowercase())
+        self.label.clone().unwrap_or_else(|| self.protocol.name())
     }
 
     pub(crate) fn setup(&self) -> Setup {
@@ -361,8 +377,9 @@ impl LoadArgs {
             run,
             first_user: self.first_user,
             qos: self.qos,
-            acked: self.protocol != Protocol::Mqtt || self.qos > 0,
-            stores: self.protocol == Protocol::Binary,
+            acked: self.protocol.acknowledges(self.qos),
+            stores: self.protocol.stores(),
+            text: self.protocol.is_text(),
             login_concurrency: usize::from(self.concurrency),
             ramp_per_s: self.ramp_rate,
             warm_up: seconds(self.warm_up),
@@ -378,16 +395,16 @@ impl LoadArgs {
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint, String> {
-        let schemes: &[(&str, bool)] = match self.protocol {
-            Protocol::Binary => &[("ws://", false), ("wss://", true)],
-            Protocol::Mqtt => &[("tcp://", false), ("tls://", true)],
-            Protocol::Relay => &[("tcp://", false)],
+        let schemes: &[&str] = match self.protocol {
+            Protocol::Binary => &["ws://", "wss://", "tcp://", "tls://"],
+            Protocol::Relay => &["tcp://"],
+            _ => &["tcp://", "tls://"],
         };
-        let found = schemes.iter().find_map(|(s, tls)| Some((self.url.strip_prefix(s)?, *tls)));
-        let Some((rest, tls)) = found else {
-            let names: Vec<_> = schemes.iter().map(|(scheme, _)| *scheme).collect();
-            return Err(format!("--url {}: expected {}", self.url, names.join(" or ")));
+        let found = schemes.iter().find_map(|s| Some((self.url.strip_prefix(s)?, *s)));
+        let Some((rest, scheme)) = found else {
+            return Err(format!("--url {}: expected {}", self.url, schemes.join(" or ")));
         };
+        let (tls, ws) = (matches!(scheme, "wss://" | "tls://"), scheme.starts_with("ws"));
         let (host, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -395,7 +412,33 @@ impl LoadArgs {
         let mut addresses =
             host.to_socket_addrs().map_err(|error| format!("--url {}: {error}", self.url))?;
         let address = addresses.next().ok_or_else(|| format!("{host} has no address"))?;
-        Ok(Endpoint { address, host: host.to_owned(), path: path.to_owned(), tls })
+        Ok(Endpoint { address, host: host.to_owned(), path: path.to_owned(), tls, ws })
+    }
+}
+
+impl Protocol {
+    /// As on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The server tells senders that it has their messages.
+    fn acknowledges(self, qos: u8) -> bool {
+        match self {
+            Self::Mqtt => qos > 0,
+            Self::SimpleText => false,
+            Self::Binary | Self::SimpleIm | Self::ImDemo | Self::Relay => true,
+        }
+    }
+
+    /// The server keeps messages to absent users.
+    fn stores(self) -> bool {
+        !matches!(self, Self::Mqtt | Self::Relay)
+    }
+
+    /// The wire carries only text.
+    fn is_text(self) -> bool {
+        matches!(self, Self::SimpleText | Self::SimpleIm | Self::ImDemo)
     }
 }
 
@@ -449,9 +492,12 @@ mod tests {
         assert_eq!(args.endpoint().expect("an endpoint").address.port(), 1883);
         let args = load("perf connect --protocol mqtt --url ws://127.0.0.1:1/").expect("args");
         assert!(args.endpoint().expect_err("ws").contains("tcp://"));
+        let args = load("perf connect --protocol im-demo --url tls://127.0.0.1:1").expect("args");
+        let endpoint = args.endpoint().expect("an endpoint");
+        assert_eq!((endpoint.tls, endpoint.ws, args.label().as_str()), (true, false, "im-demo"));
         let args = load("perf connect --url wss://127.0.0.1:8443/wss").expect("args");
         let endpoint = args.endpoint().expect("an endpoint");
-        assert_eq!((endpoint.tls, endpoint.path.as_str()), (true, "/wss"));
+        assert_eq!((endpoint.tls, endpoint.ws, endpoint.path.as_str()), (true, true, "/wss"));
         let args = load("perf connect --protocol mqtt --url tcp://nothing").expect("args");
         assert!(args.endpoint().is_err());
     }
@@ -460,5 +506,11 @@ mod tests {
     fn a_payload_too_short_to_be_checked_is_refused() {
         let line = "perf pairs --url ws://127.0.0.1:1/ws --payload 43";
         assert!(Args::try_parse_from(line.split(' ')).is_err());
+        let setup = |line| load(line).expect("args").setup();
+        let binary = setup("perf connect --url tcp://127.0.0.1:1");
+        assert_eq!((binary.payload(44), binary.payload(100)), (Ok(44), Ok(100)));
+        let text = setup("perf connect --protocol simple-text --url tcp://127.0.0.1:1");
+        assert_eq!((text.payload(59), text.payload(100)), (Ok(44), Ok(75)));
+        assert!(text.payload(58).is_err());
     }
 }

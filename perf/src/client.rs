@@ -4,9 +4,15 @@
 //! the command line. Never: sockets, clocks, counting.
 
 pub(crate) mod binary;
+pub(crate) mod im_demo;
 mod message_id;
 pub(crate) mod mqtt;
 pub(crate) mod relay;
+pub(crate) mod simple_im;
+pub(crate) mod simple_text;
+#[cfg(test)]
+mod testing;
+pub(crate) mod text;
 
 use codec::ws::handshake::client::ResponseError;
 use std::borrow::Cow;
@@ -45,6 +51,8 @@ pub(crate) struct Endpoint {
     pub host: String,
     pub path: String,
     pub tls: bool,
+    /// WebSocket; else the protocol's own framing.
+    pub ws: bool,
 }
 
 /// Who logs in, and how.
@@ -95,10 +103,18 @@ pub(crate) enum Event<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arrival<'a> {
     pub payload: Cow<'a, [u8]>,
-    /// (sender, sequence) where the message's id tells them.
-    pub id: Option<(u32, u64)>,
+    /// The sender and his sequence, where the push tells them beside the payload.
+    pub from: Option<u32>,
+    pub seq: Option<u64>,
     /// Where the server says what it was sent to: a group, or (`Some(None)`) the user himself.
     pub label: Option<Option<u32>>,
+}
+
+impl Arrival<'_> {
+    /// What stands beside the payload is what the payload says.
+    pub(crate) fn agrees_with(&self, from: u32, seq: u64) -> bool {
+        self.from.is_none_or(|named| named == from) && self.seq.is_none_or(|named| named == seq)
+    }
 }
 
 impl Event<'_> {
@@ -109,9 +125,9 @@ impl Event<'_> {
             Self::Pinged => Event::Pinged,
             Self::Ready => Event::Ready,
             Self::Acked { slot, seq } => Event::Acked { slot, seq },
-            Self::Delivered(Arrival { payload, id, label }) => {
+            Self::Delivered(Arrival { payload, from, seq, label }) => {
                 let payload = Cow::Owned(payload.into_owned());
-                Event::Delivered(Arrival { payload, id, label })
+                Event::Delivered(Arrival { payload, from, seq, label })
             }
         }
     }
@@ -124,6 +140,8 @@ pub(crate) enum Refused {
     Upgrade(ResponseError),
     /// The login was refused, with the protocol's code.
     Login(u16),
+    /// A message was refused, with the protocol's code.
+    Message(u16),
     /// The bytes make no sense.
     Malformed(&'static str),
     /// The server said good-bye.
@@ -135,6 +153,7 @@ impl std::fmt::Display for Refused {
         match self {
             Self::Upgrade(why) => why.fmt(f),
             Self::Login(code) => write!(f, "the server refused the login (code {code})"),
+            Self::Message(code) => write!(f, "the server refused a message (code {code})"),
             Self::Malformed(what) => write!(f, "the server's bytes make no sense: {what}"),
             Self::Goodbye => write!(f, "the server said good-bye"),
         }

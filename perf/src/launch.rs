@@ -39,22 +39,28 @@ pub(crate) fn launch<'scope, C: Client>(
             let count = args.pairs as usize;
             let pairs = traffic::pairs(setup.first_user, count, args.placement, args.shards);
             let phases = traffic::phases(&setup, &args.messages.profile(load), false);
-            let shape = args.messages.shape(1, !setup.acked);
+            let shape = args.messages.shape(&setup, 1, !setup.acked).map_err(Abort)?;
             run::<C, _>(scope, &setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
         }
         Scenario::Fanout(args) => {
             let groups = traffic::fanout(setup.first_user, args.groups, args.group, args.members);
             let phases = traffic::phases(&setup, &args.messages.profile(load), false);
-            let shape = args.messages.shape(args.members as usize - 1, true);
+            let receivers = args.members as usize - 1;
+            let shape = args.messages.shape(&setup, receivers, true).map_err(Abort)?;
             run::<C, _>(scope, &setup, traffic(&setup, phases, groups, shape)?, &dialer, report)
         }
         Scenario::Offline(args) => {
             if !setup.stores {
                 return Err(Abort("this protocol's messages to absent users are lost".into()));
             }
+            if !setup.acked && !args.messages.is_open_loop() {
+                let why =
+                    "this server acknowledges nothing: how fast to send must be said (--rate)";
+                return Err(Abort(why.into()));
+            }
             let pairs = traffic::offline(setup.first_user, args.pairs as usize);
             let phases = traffic::phases(&setup, &args.messages.profile(load), true);
-            let shape = args.messages.shape(1, false);
+            let shape = args.messages.shape(&setup, 1, false).map_err(Abort)?;
             run::<C, _>(scope, &setup, traffic(&setup, phases, pairs, shape)?, &dialer, report)
         }
         Scenario::Idle(args) => {

@@ -31,8 +31,11 @@ mod worker;
 use args::{Args, Command, Protocol, Scenario};
 use clap::Parser;
 use client::binary::Binary;
+use client::im_demo::ImDemo;
 use client::mqtt::Mqtt;
 use client::relay::Relay;
+use client::simple_im::SimpleIm;
+use client::simple_text::SimpleText;
 use launch::launch;
 use manifest::Manifest;
 use report::Report;
@@ -73,6 +76,11 @@ fn load(scenario: &Scenario) -> bool {
                     Protocol::Binary => launch::<Binary>(scope, scenario, args, &mut report),
                     Protocol::Mqtt => launch::<Mqtt>(scope, scenario, args, &mut report),
                     Protocol::Relay => launch::<Relay>(scope, scenario, args, &mut report),
+                    Protocol::SimpleText => {
+                        launch::<SimpleText>(scope, scenario, args, &mut report)
+                    }
+                    Protocol::SimpleIm => launch::<SimpleIm>(scope, scenario, args, &mut report),
+                    Protocol::ImDemo => launch::<ImDemo>(scope, scenario, args, &mut report),
                 }
             }
             Err(error) => Err(error.into()),

@@ -9,7 +9,8 @@ pub(crate) mod mixed;
 pub(crate) mod ramp;
 pub(crate) mod traffic;
 
-use crate::client::Login;
+use crate::check::MIN_PAYLOAD;
+use crate::client::{Login, text};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub acked: bool,
     /// Messages to absent users are kept by the server.
     pub stores: bool,
+    /// The wire carries only text.
+    pub text: bool,
     /// Logins in progress at a time.
     pub login_concurrency: usize,
     /// Logins begun per second.
@@ -55,6 +58,23 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
+    /// How many bytes are stamped for a payload of `length` on the wire.
+    ///
+    /// # Errors
+    /// If no stamp fits.
+    pub(crate) fn payload(&self, length: usize) -> Result<usize, String> {
+        let (bytes, form) = match self.text {
+            true => (text::bytes_in(length), ", as text"),
+            false => (length, ""),
+        };
+        if bytes < MIN_PAYLOAD {
+            return Err(format!(
+                "payload {length}{form}: at least {MIN_PAYLOAD} bytes are checked"
+            ));
+        }
+        Ok(bytes)
+    }
+
     pub(crate) fn login(&self, user: u32, group: Option<u32>) -> Login {
         Login { user, group, qos: self.qos, run: self.run }
     }

@@ -7,6 +7,7 @@ use crate::args::{Args, Command as Parsed, Smoke};
 use crate::run::wait_for;
 use clap::Parser;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -80,23 +81,23 @@ struct Gateway {
     config: PathBuf,
     program: PathBuf,
     log: PathBuf,
-    ws: u16,
-    wss: u16,
+    /// As [`LISTENERS`].
+    ports: [u16; LISTENERS.len()],
 }
 
 impl Gateway {
     fn start(program: &Path, folder: &Path) -> Result<Self, String> {
         let told = |error: io::Error| format!("{}: {error}", program.display());
-        let [ws, wss, http] = free_ports().map_err(told)?;
+        let ports = free_ports().map_err(told)?;
         let config = folder.join("ringpost.toml");
-        fs::write(&config, configuration(folder, ws, wss, http)).map_err(told)?;
+        fs::write(&config, configuration(folder, &ports)).map_err(told)?;
         let log_path = folder.join("ringpost.log");
         let log = fs::File::create(&log_path).map_err(told)?;
         let mut serve = Command::new(program);
         serve.args(["serve", "--config"]).arg(&config).stdout(Stdio::null()).stderr(log);
         let process = serve.spawn().map_err(told)?;
         let program = program.to_owned();
-        let mut gateway = Self { process, config, program, log: log_path, ws, wss };
+        let mut gateway = Self { process, config, program, log: log_path, ports };
         gateway.await_ports()?;
         let last = GROUP_FIRST + GROUP_MEMBERS;
         let members: Vec<_> = (GROUP_FIRST..last).map(|user| user.to_string()).collect();
@@ -108,7 +109,7 @@ impl Gateway {
 
     fn await_ports(&mut self) -> Result<(), String> {
         let end = Instant::now() + START;
-        for port in [self.ws, self.wss] {
+        for port in self.ports {
             while TcpStream::connect(("127.0.0.1", port)).is_err() {
                 if let Ok(Some(status)) = self.process.try_wait() {
                     let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -138,8 +139,14 @@ impl Gateway {
     /// different.
     fn scenarios(&self, folder: &Path) -> Vec<(&'static str, Vec<OsString>)> {
         let pid = self.process.id();
-        let ws = format!("--url ws://127.0.0.1:{}/ws --server-pid {pid}", self.ws);
-        let wss = format!("--url wss://127.0.0.1:{}/wss --server-pid {pid}", self.wss);
+        let [ws, wss, tcp, simple_text, simple_im, im_demo] = std::array::from_fn(|index| {
+            let (protocol, transport, path) = LISTENERS[index];
+            let port = self.ports[index];
+            format!(
+                "--protocol {protocol} --url {transport}://127.0.0.1:{port}{path} --server-pid \
+                 {pid}"
+            )
+        });
         let quick = "--warm-up 0.2 --duration 1.5";
         let mixed = folder.join("mixed.toml");
         // Written when it is needed; a scenario that cannot read it says so.
@@ -154,6 +161,19 @@ impl Gateway {
                 ),
             ),
             ("pairs over wss", format!("perf pairs {wss} {quick} --pairs 50 --first-user 3001")),
+            ("pairs over tcp", format!("perf pairs {tcp} {quick} --pairs 50 --first-user 3201")),
+            (
+                "pairs of simple-text",
+                format!("perf pairs {simple_text} {quick} --pairs 50 --depth 4 --first-user 3401"),
+            ),
+            (
+                "pairs of simple-im",
+                format!("perf pairs {simple_im} {quick} --pairs 50 --depth 4 --first-user 3601"),
+            ),
+            (
+                "pairs of im-demo",
+                format!("perf pairs {im_demo} {quick} --pairs 50 --depth 4 --first-user 3801"),
+            ),
             (
                 "pairs on a schedule",
                 format!("perf pairs {ws} {quick} --pairs 100 --first-user 4001 --rate 3000"),
@@ -239,29 +259,31 @@ fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     Ok(ports)
 }
 
-fn configuration(folder: &Path, ws: u16, wss: u16, http: u16) -> String {
-    format!(
-        r#"[node]
-shards = {SHARDS}
-data_dir = "{}"
-[[listener]]
-protocol = "binary"
-transport = "ws"
-bind = "127.0.0.1:{ws}"
-path = "/ws"
-[[listener]]
-protocol = "binary"
-transport = "wss"
-bind = "127.0.0.1:{wss}"
-path = "/wss"
-[http]
-bind = "127.0.0.1:{http}"
-[auth]
-mode = "open"
-"#,
-        folder.join("data").display()
-    )
+fn configuration(folder: &Path, ports: &[u16; LISTENERS.len()]) -> String {
+    let data = folder.join("data");
+    let mut text = format!("[node]\nshards = {SHARDS}\ndata_dir = \"{}\"\n", data.display());
+    for ((protocol, transport, path), port) in LISTENERS.iter().zip(ports) {
+        let _ = writeln!(
+            text,
+            "[[listener]]\nprotocol = \"{protocol}\"\ntransport = \"{transport}\"\nbind = \
+             \"127.0.0.1:{port}\""
+        );
+        if !path.is_empty() {
+            let _ = writeln!(text, "path = \"{path}\"");
+        }
+    }
+    text + "[http]\nbind = \"\"\n[auth]\nmode = \"open\"\n"
 }
+
+/// Protocol, transport and path.
+const LISTENERS: [(&str, &str, &str); 6] = [
+    ("binary", "ws", "/ws"),
+    ("binary", "wss", "/wss"),
+    ("binary", "tcp", ""),
+    ("simple-text", "tcp", ""),
+    ("simple-im", "tcp", ""),
+    ("im-demo", "tcp", ""),
+];
 
 const SHARDS: u16 = 2;
 const GROUP_FIRST: u32 = 50_001;

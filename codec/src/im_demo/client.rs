@@ -6,9 +6,10 @@
 
 use prost::Message as _;
 
+use super::command;
 use super::types::{
-    self, ChatType, Command, ConAck, Contact, ContactOp, Disconnect, Group, Ping, Request,
-    RequestOption, RequestType, Response,
+    self, ChatType, Command, ConAck, Contact, ContactOp, Disconnect, Group, MessageType, Ping,
+    Request, RequestOption, RequestType, Response,
 };
 use crate::error::{Malformed, WireError};
 
@@ -128,6 +129,17 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket, WireError> {
         Command { ping: Some(ping), .. } => Ok(ServerPacket::Ping(ping)),
         Command { pong: Some(pong), .. } => Ok(ServerPacket::Pong(pong)),
         _ => Err(WireError::new(Malformed::UnknownCommand, 0)),
+    }
+}
+
+/// The text of a message that is one.
+///
+/// # Errors
+/// [`WireError`] if it is of another type, or no message at all.
+pub fn text(message: &types::Message) -> Result<&str, WireError> {
+    match message.r#type() {
+        MessageType::Txt => command::text(&message.payload),
+        MessageType::Image => Err(WireError::new(Malformed::Field, 0)),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The binary system over WebSocket: upgrade, CONNECT, PUBLISH, acknowledgements, pings.
+//! The binary system over WebSocket or on a byte stream: upgrade, CONNECT, PUBLISH,
+//! acknowledgements, pings.
 //!
 //! Owns: the order of the login and what is answered to a push. Never: wire layouts (`codec` has
 //! them), counting.
@@ -6,6 +7,7 @@
 use super::message_id::Key;
 use super::{Arrival, Client, Endpoint, Event, Login, Parsed, Refused, Target};
 use codec::binary::client::{self as packet, ServerPacket, Tail};
+use codec::binary::stream;
 use codec::error::Decoded;
 use codec::ws::handshake::client::{parse_response, write_request};
 use codec::ws::{self, Opcode, Payload, Role, Ws};
@@ -26,6 +28,8 @@ enum Stage {
     /// Waits for the answer to an upgrade request with this key.
     Upgrading([u8; 16]),
     Open(Ws),
+    /// Without WebSocket.
+    Stream,
 }
 
 impl Client for Binary {
@@ -40,7 +44,10 @@ impl Client for Binary {
     }
 
     fn hello(&mut self, endpoint: &Endpoint, out: &mut Vec<u8>) {
-        if let Stage::Upgrading(key) = self.stage {
+        if !endpoint.ws {
+            self.stage = Stage::Stream;
+            self.connect(out);
+        } else if let Stage::Upgrading(key) = self.stage {
             write_request(out, &endpoint.host, &endpoint.path, key, None);
         }
     }
@@ -49,7 +56,7 @@ impl Client for Binary {
         let step = match &mut self.stage {
             Stage::Upgrading(key) => match parse_response(input, *key, None) {
                 Err(why) => return Err(Refused::Upgrade(why)),
-                Ok(Decoded::NeedMore { .. }) => return Ok(None),
+                Ok(Decoded::NeedMore { .. } | Decoded::Unsure) => return Ok(None),
                 Ok(Decoded::Frame { consumed, .. }) => {
                     self.stage = Stage::Open(Ws::new(Role::Client));
                     self.connect(out);
@@ -57,6 +64,7 @@ impl Client for Binary {
                 }
             },
             Stage::Open(ws) => ws.decode(input, MESSAGE_MAX),
+            Stage::Stream => return self.next_of_stream(input, out),
         };
         let step = step.map_err(|why| Refused::Malformed(why.label()))?;
         let event = match step.event {
@@ -101,8 +109,18 @@ impl Binary {
         });
     }
 
-    /// Appends one packet as one masked frame; `length` is its expected length.
+    fn next_of_stream<'a>(&mut self, input: &'a [u8], out: &mut Vec<u8>) -> Parsed<'a> {
+        let found = stream::frame(input).map_err(|why| Refused::Malformed(why.what.label()))?;
+        let Decoded::Frame { value, consumed } = found else { return Ok(None) };
+        Ok(Some((consumed, self.handle(&input[value], out)?)))
+    }
+
+    /// Appends one packet, as one masked frame or behind its length; `length` is its expected
+    /// length.
     fn send(&mut self, length: usize, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Stage::Stream = self.stage {
+            return stream::framed(true, out, write);
+        }
         let key = self.key();
         ws::encode(out, Opcode::Binary, Some(key), length, write);
     }
@@ -114,9 +132,7 @@ impl Binary {
             ServerPacket::ConnectAck(0) => Ok(Event::Ready),
             ServerPacket::ConnectAck(code) => Err(Refused::Login(u16::from(code))),
             ServerPacket::PublishAck(_, id) => {
-                let key = Key::decode(&id)
-                    .filter(|key| (key.run, key.sender) == (self.login.run, self.login.user))
-                    .ok_or(Refused::Malformed("an acknowledgement of somebody else's message"))?;
+                let key = Key::acked(&id, &self.login)?;
                 Ok(Event::Acked { slot: key.slot, seq: Some(key.seq) })
             }
             ServerPacket::Push { id, body } => self.pushed(None, id, body, out),
@@ -144,10 +160,10 @@ impl Binary {
         if self.login.qos > 0 {
             self.send(ACK, out, |out| packet::ack(kind, &id, out));
         }
-        let id = Some((key.sender, key.seq));
         // Old clients get group messages as plain pushes, which say nothing of a group.
         let label = group.map(Some);
-        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(body), id, label }))
+        let (payload, from, seq) = (Cow::Borrowed(body), Some(key.sender), Some(key.seq));
+        Ok(Event::Delivered(Arrival { payload, from, seq, label }))
     }
 
     fn key(&mut self) -> [u8; 4] {
@@ -171,10 +187,9 @@ const MESSAGE_MAX: usize = PUBLISH_HEAD + 65_535;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codec::binary::Binary as Server;
-    use codec::protocol::{Protocol, Settings};
+    use crate::client::testing::{self, Server};
     use codec::ws::handshake::{parse_upgrade, write_accept};
-    use codec::{Destination, Outgoing, Packet};
+    use codec::{Destination, Outgoing, Packet, ProtocolId};
 
     const LOGIN: Login = Login { user: 42, group: None, qos: 1, run: 7 };
 
@@ -216,6 +231,7 @@ mod tests {
             host: "127.0.0.1:9095".to_owned(),
             path: "/ws".to_owned(),
             tls: false,
+            ws: true,
         };
         let (mut client, mut request) = (Binary::new(LOGIN), Vec::new());
         client.hello(&endpoint, &mut request);
@@ -230,32 +246,42 @@ mod tests {
         (client, out)
     }
 
+    /// `hears` and `says`: what becomes of bytes on their way to the gateway, and back.
+    fn log_in_and_publish(
+        mut client: Binary,
+        mut login: Vec<u8>,
+        mut server: Server,
+        hears: impl Fn(&mut [u8]) -> Vec<u8>,
+        says: impl Fn(&[u8]) -> Vec<u8>,
+    ) {
+        server.hears(&hears(&mut login), |packet| {
+            let Packet::Connect(connect) = packet else { panic!("no CONNECT: {packet:?}") };
+            assert_eq!(connect.name, b"u42");
+        });
+        let answer = says(&server.says(&Outgoing::Accepted(Server::ACCEPTED)));
+        assert_eq!(testing::hear(&mut client, &answer), Ok(Event::Ready));
+        let mut out = Vec::new();
+        client.publish(Target::User(43), 3, 9, b"hello", &mut out);
+        let id = server.hears(&hears(&mut out), |packet| {
+            let Packet::Publish(publish) = packet else { panic!("no PUBLISH: {packet:?}") };
+            let to = Destination::User(UserId(43));
+            assert_eq!((publish.to, publish.body), (to, &b"hello"[..]));
+            publish.id
+        });
+        let ack = says(&server.says(&Outgoing::PublishAck(PublishKind::User, id, None)));
+        let acked = testing::hear(&mut client, &ack);
+        assert_eq!(acked, Ok(Event::Acked { slot: 3, seq: Some(9) }));
+    }
+
     #[test]
     fn a_login_and_a_publish_are_what_the_gateway_expects() {
-        let (mut client, mut out) = upgraded();
-        let settings = Settings::default();
-        let mut server = Server::new();
-        let connect = said(&mut out).remove(0);
-        let Ok(Packet::Connect(connect)) = server.decode(&settings.binary, &connect) else {
-            panic!("no CONNECT");
-        };
-        assert_eq!(connect.name, b"u42");
-        let mut answer = Vec::new();
-        server.encode(&settings.binary, &Outgoing::Accepted, false, &mut answer);
-        assert_eq!(hear(&mut client, &answer, &mut Vec::new()), Ok(Event::Ready));
-
-        out.clear();
-        client.publish(Target::User(43), 3, 9, b"hello", &mut out);
-        let publish = said(&mut out).remove(0);
-        let Ok(Packet::Publish(publish)) = server.decode(&settings.binary, &publish) else {
-            panic!("no PUBLISH");
-        };
-        assert_eq!((publish.to, publish.body), (Destination::User(UserId(43)), &b"hello"[..]));
-        answer.clear();
-        let ack = Outgoing::PublishAck(PublishKind::User, publish.id);
-        server.encode(&settings.binary, &ack, false, &mut answer);
-        let acked = hear(&mut client, &answer, &mut Vec::new());
-        assert_eq!(acked, Ok(Event::Acked { slot: 3, seq: Some(9) }));
+        let (client, login) = upgraded();
+        let server = Server::over_ws(ProtocolId::Binary);
+        log_in_and_publish(client, login, server, |out| said(out).remove(0), frame);
+        let (mut client, mut login) = (Binary::new(LOGIN), Vec::new());
+        client.hello(&testing::ENDPOINT, &mut login);
+        let server = Server::new(ProtocolId::Binary);
+        log_in_and_publish(client, login, server, |out| out.to_vec(), <[u8]>::to_vec);
     }
 
     #[test]
@@ -270,8 +296,8 @@ mod tests {
             let (mut first, mut second) = (whole[..split].to_vec(), whole[split..].to_vec());
             for part in [&mut first, &mut second] {
                 let (_, event) = client.next(part, &mut out).expect("right").expect("consumed");
-                if let Event::Delivered(Arrival { payload, id, .. }) = event {
-                    assert_eq!((&payload[..], id), (&b"hello"[..], Some((41, 5))));
+                if let Event::Delivered(Arrival { payload, from, seq, .. }) = event {
+                    assert_eq!((&payload[..], from, seq), (&b"hello"[..], Some(41), Some(5)));
                     delivered += 1;
                 }
             }

@@ -7,6 +7,7 @@
 //!
 //! Owns: this layout. Never: compares ids with payloads; the scenario does.
 
+use super::{Login, Refused};
 use codec::MessageId;
 
 /// What an id says; it is different for every message of every run.
@@ -23,11 +24,18 @@ impl Key {
     pub(super) fn encode(self) -> MessageId {
         let high = u64::from(self.run) << 32 | u64::from(self.sender);
         let low = u64::from(self.slot) << 48 | self.seq & MAX_SEQ;
-        let mut id = [0; MessageId::MAX];
+        let mut id = [0; LENGTH];
         let (first, second) = id.split_at_mut(16);
         put_hex(high, first);
         put_hex(low, second);
         id.into()
+    }
+
+    /// The key of a message that the server acknowledges to `login`.
+    pub(super) fn acked(id: &MessageId, login: &Login) -> Result<Self, Refused> {
+        Self::decode(id)
+            .filter(|key| (key.run, key.sender) == (login.run, login.user))
+            .ok_or(Refused::Malformed("an acknowledgement of somebody else's message"))
     }
 
     /// `None` if the id is not one of ours.
@@ -61,6 +69,8 @@ fn hex(digits: &[u8]) -> Option<u64> {
     (wrong == 0).then_some(value)
 }
 
+/// Bytes of an id: as many as the binary system has for one.
+const LENGTH: usize = 32;
 const MAX_SEQ: u64 = (1 << 48) - 1;
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The digit's value, or 255.
@@ -83,8 +93,8 @@ mod tests {
         let key = Key { run: 0xdead_beef, sender: 42, slot: 65_535, seq: MAX_SEQ - 7 };
         let id = key.encode();
         assert_eq!(Key::decode(&id), Some(key));
-        for at in 0..MessageId::MAX {
-            let mut bytes: [u8; MessageId::MAX] = id.as_bytes().try_into().expect("full length");
+        for at in 0..LENGTH {
+            let mut bytes: [u8; LENGTH] = id.as_bytes().try_into().expect("full length");
             bytes[at] ^= 1;
             assert_ne!(Key::decode(&bytes.into()), Some(key), "byte {at}");
         }

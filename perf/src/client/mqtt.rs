@@ -128,7 +128,12 @@ impl Mqtt {
             out.extend_from_slice(&[PUBACK, 2, id[0], id[1]]);
             payload
         };
-        Ok(Event::Delivered(Arrival { payload: Cow::Borrowed(payload), id: None, label }))
+        Ok(Event::Delivered(Arrival {
+            payload: Cow::Borrowed(payload),
+            from: None,
+            seq: None,
+            label,
+        }))
     }
 }
 
@@ -214,6 +219,7 @@ mod tests {
             host: String::new(),
             path: String::new(),
             tls: false,
+            ws: false,
         };
         client.hello(&endpoint, &mut out);
         assert_eq!(out, b"\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03u42");
@@ -238,7 +244,8 @@ mod tests {
             }
             let (total, mut out) = (wire.len(), Vec::new());
             let payload = Cow::Borrowed(&payload[..]);
-            let event = Event::Delivered(Arrival { payload, id: None, label: Some(None) });
+            let label = Some(None);
+            let event = Event::Delivered(Arrival { payload, from: None, seq: None, label });
             assert_eq!(client.next(&mut wire, &mut out), Ok(Some((total, event))));
             let ack: &[u8] = if qos == 1 { &[0x40, 2, 0, 5] } else { &[] };
             assert_eq!(out, ack);

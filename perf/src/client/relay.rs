@@ -55,9 +55,9 @@ impl Client for Relay {
         let event = match (head[0], payload.is_empty()) {
             (MESSAGE, _) => {
                 push_head(ACK, slot, seq, 0, out);
-                let id = Some((partner(self.user), seq));
+                let (from, seq) = (Some(partner(self.user)), Some(seq));
                 let payload = Cow::Borrowed(payload);
-                Event::Delivered(Arrival { payload, id, label: None })
+                Event::Delivered(Arrival { payload, from, seq, label: None })
             }
             (ACK, true) => Event::Acked { slot, seq: Some(seq) },
             (ACK, false) => return Err(Refused::Malformed("an acknowledgement with a payload")),
@@ -117,7 +117,8 @@ mod tests {
         }
         let (total, mut ack) = (wire.len(), Vec::new());
         let payload = Cow::Borrowed(&payload[..]);
-        let event = Event::Delivered(Arrival { payload, id: Some((3, 6)), label: None });
+        let (from, seq) = (Some(3), Some(6));
+        let event = Event::Delivered(Arrival { payload, from, seq, label: None });
         assert_eq!(client(4).next(&mut wire, &mut ack), Ok(Some((total, event))));
         let event = Event::Acked { slot: 5, seq: Some(6) };
         assert_eq!(client(3).next(&mut ack, &mut Vec::new()), Ok(Some((LENGTH + HEAD, event))));

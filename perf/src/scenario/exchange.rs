@@ -137,7 +137,7 @@ impl Exchange {
             return None;
         };
         let is_ours = stamp.run == self.run;
-        if is_ours && arrival.id.is_some_and(|id| id != (stamp.from, stamp.seq)) {
+        if is_ours && !arrival.agrees_with(stamp.from, stamp.seq) {
             self.tally.corrupted += 1;
             return None;
         }
@@ -220,7 +220,8 @@ mod tests {
             for &user in deliver(seq) {
                 let payload = sender.payload().into();
                 let label = Some((to == Target::Group(1000)).then_some(1000));
-                receiver.delivered(user, &Arrival { payload, id: Some((1, seq)), label });
+                let (from, seq) = (Some(1), Some(seq));
+                receiver.delivered(user, &Arrival { payload, from, seq, label });
             }
             assert_eq!(sender.acked(1, slot, Some(seq)), Some(5));
         }
@@ -258,7 +259,8 @@ mod tests {
         let mut other = Exchange::new(8, Arc::new([]));
         other.prepare(1, Target::User(2), 100, 5).expect("room");
         let mut here = Exchange::new(9, Arc::new([]));
-        let arrival = |label| Arrival { payload: other.payload().into(), id: None, label };
+        let payload = other.payload();
+        let arrival = |label| Arrival { payload: payload.into(), from: None, seq: None, label };
         for (receiver, label) in [(2, Some(None)), (2, None), (3, None), (2, Some(Some(7)))] {
             assert_eq!(here.delivered(receiver, &arrival(label)), None);
         }

@@ -6,7 +6,6 @@
 use super::Setup;
 use super::crowd::{Kind, Plan, Stream};
 use super::exchange::Group;
-use crate::check::MIN_PAYLOAD;
 use crate::phase::{Phase, Step, Until, Who};
 use serde::Deserialize;
 use std::time::Duration;
@@ -63,22 +62,23 @@ impl Blend {
     /// # Errors
     /// Names the line and what is wrong with it, or the values that contradict each other.
     pub(crate) fn parse(text: &str, setup: &Setup) -> Result<Self, String> {
-        let blend: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut blend: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         blend.check(setup)?;
+        let payloads = blend.groups.iter_mut().map(|group| &mut group.payload);
+        for payload in payloads.chain(blend.direct.as_mut().map(|direct| &mut direct.payload)) {
+            *payload = setup.payload(*payload)?;
+        }
         Ok(blend)
     }
 
     fn check(&self, setup: &Setup) -> Result<(), String> {
         let last = setup.first_user + self.users;
         let payloads = self.groups.iter().map(|group| group.payload);
-        let payloads = payloads.chain(self.direct.map(|direct| direct.payload));
+        let mut payloads = payloads.chain(self.direct.map(|direct| direct.payload));
         if self.users < 2 || self.users > 2_000_000 {
             return Err("users: from 2 to 2000000".into());
         }
-        if let Some(short) = payloads.clone().find(|&size| size < MIN_PAYLOAD) {
-            return Err(format!("payload {short}: at least {MIN_PAYLOAD}, to be checked"));
-        }
-        if let Some(long) = payloads.into_iter().find(|&size| size > 32_767) {
+        if let Some(long) = payloads.find(|&size| size > 32_767) {
             return Err(format!("payload {long}: at most 32767"));
         }
         let rates = self.groups.iter().map(|group| group.rate_per_s);
@@ -105,8 +105,13 @@ impl Blend {
                 return Err(format!("group {}: at least two members, all of them users", group.id));
             }
         }
-        if self.churn_per_s > 0.0 && !setup.stores {
-            return Err("churn_per_s: this protocol's messages to absent users are lost".into());
+        if self.churn_per_s > 0.0 && !(setup.stores && setup.acked) {
+            let why = "churn_per_s: what this protocol brings to a user who leaves is lost";
+            return Err(why.into());
+        }
+        if self.rounds > 1 && setup.stores && !setup.acked {
+            let why = "rounds: what this protocol brings to a user who leaves may come again";
+            return Err(why.into());
         }
         Ok(())
     }

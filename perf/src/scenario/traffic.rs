@@ -168,9 +168,7 @@ impl Traffic {
 
     /// A message arrived at `conn`.
     fn delivered(&mut self, conn: usize, arrival: &Arrival<'_>, now_ns: u64) {
-        let Arrival { payload, id, label } = arrival;
-        let (payload, id, label) = (&payload[..], *id, *label);
-        let Some(stamp) = Stamp::read(payload) else {
+        let Some(stamp) = Stamp::read(&arrival.payload) else {
             self.tally.corrupted += 1;
             return;
         };
@@ -182,8 +180,8 @@ impl Traffic {
             }
             return;
         }
-        if payload.len() != self.payload.len() || id.is_some_and(|id| id != (stamp.from, stamp.seq))
-        {
+        let has_length = arrival.payload.len() == self.payload.len();
+        if !has_length || !arrival.agrees_with(stamp.from, stamp.seq) {
             self.tally.corrupted += 1;
             return;
         }
@@ -199,7 +197,7 @@ impl Traffic {
             Target::User(_) => None,
             Target::Group(group) => Some(group),
         };
-        let is_labelled = label.is_none_or(|label| label == group);
+        let is_labelled = arrival.label.is_none_or(|label| label == group);
         if !is_labelled || (stamp.from, stamp.to) != (sender.user, sender.to.number()) {
             self.tally.misdelivered += 1;
             return;

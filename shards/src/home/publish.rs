@@ -11,7 +11,6 @@ use codec::{
     Receipt, Target, TenantId, UserId, UserKey,
 };
 use smallvec::SmallVec;
-use storage::NameKind;
 
 use crate::home::Home;
 use crate::home::answers::Ended;
@@ -87,11 +86,8 @@ impl Home {
         self.counters.publishes += 1;
         let number = self.open_request(slot, publish.to.kind(), publish.id, now, fx);
         match publish.to {
-            Destination::Name(name) => {
-                self.publish_to_name(slot, name, NameKind::Any, publish, number, now, fx);
-            }
-            Destination::GroupName(name) => {
-                self.publish_to_name(slot, name, NameKind::Group, publish, number, now, fx);
+            Destination::Name(_) | Destination::GroupName(_) => {
+                self.publish_to_name(slot, publish, number, now, fx);
             }
             Destination::Room => self.say(slot, publish, number, now, fx),
             Destination::User(_) | Destination::Group(_) | Destination::GroupPart(..) => {

@@ -57,6 +57,8 @@ impl Sender {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.flights[usize::from(slot)] = Some(Flight { seq, sent_ns, ack_due, deliveries_due });
+        // Where nothing is due it is over already.
+        self.land(slot);
         (slot, seq)
     }
 

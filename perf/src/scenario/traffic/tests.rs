@@ -142,6 +142,7 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
         qos: u8::from(load.acked),
         acked: load.acked,
         stores: false,
+        text: false,
         login_concurrency: 8,
         ramp_per_s: None,
         warm_up: Duration::from_millis(100),
@@ -174,7 +175,8 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
         slots: 64,
         connections: (conversations.len() * (1 + load.receivers)) as u64,
     };
-    let endpoint = Endpoint { address, host: String::new(), path: String::new(), tls: false };
+    let host = String::new();
+    let endpoint = Endpoint { address, path: host.clone(), host, tls: false, ws: false };
     let dialer = Dialer::new(endpoint, &[]).expect("plain");
     let mut report = Report::default();
     let outcome =
