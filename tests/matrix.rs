@@ -8,7 +8,7 @@ mod common;
 
 use std::fmt::Write as _;
 
-use common::{Ask, Gateway, Heard, Language, Person, Said, Setup, To, eventually, expect_silence};
+use common::{Gateway, Heard, Language, Person, Said, Setup, To, eventually, expect_silence};
 
 /// A sender and a receiver.
 type Pair = (Language, Language);
