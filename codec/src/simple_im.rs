@@ -260,6 +260,7 @@ impl Protocol for SimpleIm {
             room: false,
             refusals: false,
             patience: Patience::None,
+            keeps_older: false,
         }
     }
 
