@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
+use codec::binary::MESSAGE_ID;
 use codec::{GroupId, MessageId, UserId};
 
 use crate::demo;
@@ -213,9 +214,9 @@ fn group_name(group: GroupId) -> String {
 
 /// 32 hexadecimal digits, as all clients of the protocol make them.
 fn fresh_id() -> Result<MessageId, getrandom::Error> {
-    let mut random = [0; MessageId::MAX / 2];
+    let mut random = [0; MESSAGE_ID / 2];
     getrandom::fill(&mut random)?;
-    let mut id = [0; MessageId::MAX];
+    let mut id = [0; MESSAGE_ID];
     for (pair, byte) in id.chunks_exact_mut(2).zip(random) {
         pair[0] = HEX[usize::from(byte >> 4)];
         pair[1] = HEX[usize::from(byte & 15)];

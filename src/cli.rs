@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::keys::Transport;
 use crate::config::{Config, Listener, reference};
 use crate::exit::Failure;
-use crate::{chat, demo, doctor, embedded, serve};
+use crate::{chat, demo, doctor, serve, stores};
 use dead_letters::DeadLetterCommand;
 use users::{GroupCommand, UserCommand};
 
@@ -114,9 +114,9 @@ fn chat_with(args: ChatArgs, config: &Config) -> Result<(), Failure> {
 /// Users by name: those of the store if there is one that can be read, else the demo's.
 fn names(config: &Config) -> BTreeMap<String, u32> {
     let mut names = demo::users();
-    if embedded::path(config).exists()
-        && let Ok(mut store) = embedded::open_for_command(config)
-        && let Ok(tenant) = embedded::tenant_id(&mut store, &config.tenants[0])
+    if stores::path(config).exists()
+        && let Ok(mut store) = stores::open_for_command(config)
+        && let Ok(tenant) = stores::tenant_id(&mut *store, &config.tenants[0])
         && let Ok(users) = store.list_users(tenant, None, NAMES_MAX)
     {
         let text = |name: Box<[u8]>| String::from_utf8(name.into()).ok();

@@ -516,10 +516,12 @@ impl Checker<'_> {
 
     fn store(&mut self) {
         let store = &self.parsed.raw.store;
-        if store.backend == StoreBackend::External {
-            let text =
-                "\"external\" (PostgreSQL and Redis) is not in this version; use \"embedded\"";
-            self.wrong("store.backend", text);
+        let external = store.backend == StoreBackend::External;
+        if external && !has_scheme(&store.postgres, &["postgres://", "postgresql://"]) {
+            self.wrong("store.postgres", "is no URL; use postgres://user:password@host/database");
+        }
+        if external && !has_scheme(&store.redis, &REDIS_SCHEMES) {
+            self.wrong("store.redis", "is no URL; use redis://host:6379/0 (0 is the database)");
         }
         if store.user_max_messages > store.max_messages {
             self.wrong("store.user_max_messages", "is more than store.max_messages");
@@ -531,8 +533,7 @@ impl Checker<'_> {
 
     fn groups(&mut self) {
         let groups = &self.parsed.raw.groups;
-        let schemes = ["redis://", "unix://", "redis+unix://"];
-        if groups.source == GroupSource::Redis && !has_scheme(&groups.redis, &schemes) {
+        if groups.source == GroupSource::Redis && !has_scheme(&groups.redis, &REDIS_SCHEMES) {
             self.wrong("groups.redis", "is no URL; use redis://host:6379/1 (1 is the database)");
         }
         if groups.pool_max < groups.pool_size {
@@ -569,6 +570,7 @@ fn has_scheme(url: &str, schemes: &[&str]) -> bool {
     schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
 }
 
+const REDIS_SCHEMES: [&str; 3] = ["redis://", "unix://", "redis+unix://"];
 /// Each has a socket per shard, and an index of one byte.
 pub(crate) const LISTENERS_MAX: usize = 64;
 /// Each upgrade compares its path with all of them.

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use codec::{GroupId, GroupKey, UserId, UserKey};
-use storage::Store as _;
 use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::auth::hash_password;
 
 use crate::config::Config;
 use crate::config::keys::Transport;
-use crate::embedded;
 use crate::exit::Failure;
+use crate::stores;
 
 /// Name, number, and phone number.
 const USERS: [(&str, u32, &str); 3] =
@@ -38,8 +37,8 @@ pub(crate) fn users() -> BTreeMap<String, u32> {
 /// # Errors
 /// The store cannot be opened or written, or somebody else has one of the names.
 pub(crate) fn prepare(config: &Config) -> Result<(), Failure> {
-    let mut store = embedded::open_for_command(config)?;
-    let tenant = embedded::tenant_id(&mut store, &config.tenants[0])?;
+    let mut store = stores::open_for_command(config)?;
+    let tenant = stores::tenant_id(&mut *store, &config.tenants[0])?;
     let seeded = |error: AdminError| Failure::other("the demo's users", error);
     let password_hash = hash_password(PASSWORD.as_bytes());
     for (name, id, phone) in USERS {

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::gateway::{Gateway, Sample, Snapshot};
 use crate::logging::Throttle;
-use crate::wiring::backends;
+use crate::stores;
 
 /// The routes of `admin.bind`.
 pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
@@ -43,7 +43,7 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 /// The store cannot be opened.
 pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
     let Some(address) = config.advertised() else { return Ok(Router::new()) };
-    let Some(accounts) = backends::accounts(config)? else { return Ok(Router::new()) };
+    let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
     let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);
     Ok(simple_im::routes(simple_im::Face::new(accounts, address, token_ttl)))
 }

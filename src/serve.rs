@@ -202,8 +202,8 @@ impl Control {
     }
 }
 
-/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side, which
-/// waits for the store and hashes passwords.
+/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side,
+/// which waits for the store and hashes passwords.
 const BLOCKING_THREADS: usize = 4;
 
 /// An interval needs a period even where nobody watches.

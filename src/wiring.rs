@@ -8,7 +8,7 @@
 //! Owns: threads, and the [`Gateway`] seam to the control plane. Never: configuration rules,
 //! signals, HTTP.
 
-pub(crate) mod backends;
+mod backends;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +33,7 @@ use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 use crate::figures;
 use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
+use crate::stores;
 
 /// Starts everything; connections are accepted when this returns.
 ///
@@ -74,7 +75,7 @@ fn start_on<E: Engine>(
         threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
     let backends = backends::open(config)?;
     let first_seq = backends.first_seq;
-    let tenants = backends::tenant_ids(config)?;
+    let tenants = stores::tenant_ids(config)?;
     let wakers = made.iter().map(|made| waker_fn(made.waker.clone())).collect();
     let (sidecar, ports) = Sidecar::start(backends.sidecar, wakers)
         .map_err(|error| Failure::other("the sidecar cannot start", error))?;

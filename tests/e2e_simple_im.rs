@@ -61,7 +61,7 @@ fn simple_im_trap_03_used_ids_are_new_messages_online_and_in_the_store() {
 
 #[test]
 fn simple_im_trap_04_no_two_packets_share_a_read() {
-    // Goal: with a gap far over what a read takes, whatever comes together came together in one segment.
+    // Goal: with a gap far over what a read takes, what one read gives was sent as one.
     let gateway = open().set("protocol.simple-im.gap_ms", 500).start();
     let mut ann = ImClient::logged_in(&gateway, 1);
     for n in 1..=5 {

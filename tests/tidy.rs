@@ -78,14 +78,19 @@ const CODEC_STD_BANNED: [&str; 6] = ["net", "time", "io", "thread", "fs", "proce
 const PROTOCOLS: [&str; 6] =
     ["binary", "binary-publish", "simple-im", "slimchat", "simple-text", "im-demo"];
 
-/// Where the gateway may name a protocol outside `codec`, beside `<protocol>.rs` in `src/http/` and
-/// in a storage backend: the configuration keys, and the terminal client that speaks one.
+/// Where the gateway may name a protocol outside `codec`, beside `<protocol>.rs` (or the folder of
+/// that name) in `src/http/` and in a storage backend: the configuration keys, and the terminal
+/// client that speaks one.
 const PROTOCOL_NAMES_ALLOWED: [&str; 3] = ["src/config", "src/chat.rs", "src/chat/"];
 
 /// The rows that a protocol's specification numbers: tests are named `<prefix>ambiguity_07_...` and
 /// `<prefix>trap_07_...`.
-const NUMBERED_ROWS: [NumberedRows; 1] =
-    [NumberedRows { protocol: "binary", prefix: "", ambiguities: 20, traps: 12 }];
+const NUMBERED_ROWS: [NumberedRows; 4] = [
+    NumberedRows { protocol: "binary", prefix: "", ambiguities: 20, traps: 12 },
+    NumberedRows { protocol: "simple-text", prefix: "simple_text_", ambiguities: 14, traps: 10 },
+    NumberedRows { protocol: "simple-im", prefix: "simple_im_", ambiguities: 0, traps: 17 },
+    NumberedRows { protocol: "im-demo", prefix: "im_demo_", ambiguities: 10, traps: 12 },
+];
 
 struct NumberedRows {
     protocol: &'static str,
@@ -357,9 +362,9 @@ fn protocols_are_named_only_in_codec(sources: &[Source]) -> Vec<String> {
 
 fn may_name_protocols(path: &str) -> bool {
     let in_gateway = ["shards/src/", "storage/src/", "src/"].iter().any(|at| path.starts_with(at));
-    let stem = path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let mut parts = path.trim_end_matches(".rs").split('/');
     let is_face = ["src/http/", "storage/src/"].iter().any(|at| path.starts_with(at))
-        && PROTOCOLS.contains(&&*stem.replace('_', "-"));
+        && parts.any(|part| PROTOCOLS.contains(&&*part.replace('_', "-")));
     !in_gateway || is_face || PROTOCOL_NAMES_ALLOWED.iter().any(|at| path.starts_with(at))
 }
 

@@ -274,7 +274,7 @@ fn payload(message: &Message) -> &[u8] {
 
 fn refusal_code(refusal: Refusal) -> u8 {
     match refusal {
-        Refusal::Duplicate => code::DUPLICATE,
+        Refusal::Duplicate | Refusal::Taken => code::DUPLICATE,
         Refusal::UnknownVhost => code::UNKNOWN_VHOST,
         Refusal::BadCredentials | Refusal::UnknownTenant => code::BAD_CREDENTIALS,
     }

@@ -151,7 +151,8 @@ impl<'a> UserList<'a> {
 pub enum Outgoing<'a> {
     Accepted(Accepted<'a>),
     Refused(Refusal),
-    /// The publish is safe. `receipt` is `None` for a resend of one that was acknowledged before.
+    /// The publish is safe. The receipt is `None` for a resend of one that was acknowledged before,
+    /// or that came by a connection which has ended.
     PublishAck(PublishKind, MessageId, Option<Receipt>),
     /// The publish is not taken over. Protocols without such a word write nothing: their clients
     /// send it again. `to` is the name that the sender addressed; empty if it was a number.
@@ -209,8 +210,10 @@ pub struct Push<'a> {
 /// A final verdict on a login. A temporary failure is never one of these: it closes without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A second CONNECT on one connection, or the terminal is taken and the policy keeps the old.
+    /// A second login on one connection, which ends with it.
     Duplicate,
+    /// The terminal is taken, and the policy keeps the old connection.
+    Taken,
     UnknownVhost,
     UnknownTenant,
     BadCredentials,

@@ -77,6 +77,7 @@ fn connect_ack_carries_the_documented_codes() {
     let cases = [
         (accepted(), "02 00", code::ACCEPTED),
         (Outgoing::Refused(Refusal::Duplicate), "02 01", code::DUPLICATE),
+        (Outgoing::Refused(Refusal::Taken), "02 01", code::DUPLICATE),
         (Outgoing::Refused(Refusal::UnknownVhost), "02 02", code::UNKNOWN_VHOST),
         (Outgoing::Refused(Refusal::BadCredentials), "02 03", code::BAD_CREDENTIALS),
     ];

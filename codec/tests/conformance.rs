@@ -42,8 +42,9 @@ fn every_vector_decodes_and_is_copied_only_if_it_is_escaped() {
         let packet = packet.unwrap_or_else(|error| panic!("{}/{name}: {error}", id.name()));
         for part in parts(&packet).into_iter().filter(|part| !part.is_empty()) {
             let inside = bytes.as_ptr_range().contains(&part.as_ptr());
-            let escaped = name.ends_with("_escaped");
-            assert_eq!(inside, !escaped, "{}/{name}: {packet:?}", id.name());
+            // A body that is put together from several fields is nowhere in the packet as it is.
+            let composed = name.ends_with("_escaped") || is_composed(id, &packet);
+            assert_eq!(inside, !composed, "{}/{name}: {packet:?}", id.name());
         }
         assert!(bytes.len() <= id.packet_max(), "{}/{name}", id.name());
     }
@@ -93,7 +94,7 @@ fn a_stream_split_anywhere_gives_the_same_packets() {
         assert_eq!(whole.last().map(|(_, end)| *end), Some(stream.len()), "{}", id.name());
         let whole = meant(id, whole);
         for split in 0..=stream.len() {
-            let mut pieces = frames(id, &stream[..split]);
+            let mut pieces = frames_so_far(id, &stream[..split]);
             let done = pieces.last().map_or(0, |(_, end)| *end);
             pieces.extend(frames(id, &stream[done..]));
             assert_eq!(meant(id, pieces), whole, "{} split at {split}", id.name());
@@ -114,6 +115,7 @@ fn a_stream_that_comes_in_single_bytes_gives_the_same_packets() {
                 done += consumed;
             }
         }
+        found.extend(frames(id, &stream[done..]));
         assert_eq!(meant(id, found), meant(id, frames(id, &stream)), "{}", id.name());
     }
 }
@@ -223,10 +225,23 @@ fn decodes(id: ProtocolId, bytes: &[u8]) -> bool {
     AnyProtocol::new(id).decode(&Settings::default(), bytes, scratch()).is_ok()
 }
 
+fn is_composed(id: ProtocolId, packet: &Packet<'_>) -> bool {
+    id == ProtocolId::SimpleIm && matches!(packet, Packet::Publish(_))
+}
+
 /// The next frame's range and end, after checking what `frame` promises about them.
 fn frame_checked(protocol: &mut AnyProtocol, input: &[u8]) -> Option<(Range<usize>, usize)> {
+    frame_checked_if(protocol, input, false)
+}
+
+/// The same, `quiet` once nothing more will come.
+fn frame_checked_if(
+    protocol: &mut AnyProtocol,
+    input: &[u8],
+    quiet: bool,
+) -> Option<(Range<usize>, usize)> {
     let id = protocol.id();
-    match protocol.frame(&Settings::default(), input, false).ok()? {
+    match protocol.frame(&Settings::default(), input, quiet).ok()? {
         Decoded::Unsure => None,
         Decoded::NeedMore { total } => {
             assert!(total > input.len(), "{}: {total} bytes are there", id.name());
@@ -241,11 +256,22 @@ fn frame_checked(protocol: &mut AnyProtocol, input: &[u8]) -> Option<(Range<usiz
     }
 }
 
-/// All whole packets of `input`, each with the offset where its frame ends.
+/// All whole packets of `input`, each with the offset where its frame ends; nothing comes after it.
 fn frames(id: ProtocolId, input: &[u8]) -> Vec<(Vec<u8>, usize)> {
+    frames_if(id, input, true)
+}
+
+/// The same, with more to come.
+fn frames_so_far(id: ProtocolId, input: &[u8]) -> Vec<(Vec<u8>, usize)> {
+    frames_if(id, input, false)
+}
+
+fn frames_if(id: ProtocolId, input: &[u8], ended: bool) -> Vec<(Vec<u8>, usize)> {
     let mut protocol = AnyProtocol::new(id);
     let (mut found, mut done) = (Vec::new(), 0);
-    while let Some((range, consumed)) = frame_checked(&mut protocol, &input[done..]) {
+    while let Some((range, consumed)) = frame_checked(&mut protocol, &input[done..])
+        .or_else(|| frame_checked_if(&mut protocol, &input[done..], true).filter(|_| ended))
+    {
         found.push((input[done..][range].to_vec(), done + consumed));
         done += consumed;
     }
@@ -326,6 +352,7 @@ fn words(message: &Message) -> Vec<Outgoing<'_>> {
     let mut words = vec![
         accepted(),
         Outgoing::Refused(Refusal::Duplicate),
+        Outgoing::Refused(Refusal::Taken),
         Outgoing::Refused(Refusal::UnknownVhost),
         Outgoing::Refused(Refusal::UnknownTenant),
         Outgoing::Refused(Refusal::BadCredentials),

@@ -414,12 +414,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.home.malformed(slot, error.what, now, &mut self.world);
             }
             (Phase::Login, Ok(Packet::Connect(connect))) => self.start_login(slot, &connect),
-            (Phase::Login, Ok(Packet::Disconnect)) => {
-                self.world.close(slot, CloseReason::PeerDisconnected);
-            }
-            // Where a login may be tried again, what means nothing costs no try.
-            (Phase::Login, Ok(Packet::Nothing)) if conn.protocol.id().login_tries() > 1 => {}
-            (Phase::Login, Ok(_)) => self.not_a_login(slot, Malformed::LoginFirst),
+            (Phase::Login, Ok(packet)) => self.before_login(slot, &packet),
             (Phase::Login, Err(error)) => self.not_a_login(slot, error.what),
             _ => {}
         }
@@ -448,6 +443,17 @@ impl<I: Io, B: Backend> Shard<I, B> {
         if let Some(conn) = self.world.conn(slot).filter(|conn| conn.gap_ms > 0) {
             conn.gap_over = true;
             self.world.mark_dirty(slot);
+        }
+    }
+
+    /// A packet that is no login. Where a login may be tried again, a client may take his leave
+    /// instead, and what means nothing costs no try.
+    fn before_login(&mut self, slot: Slot, packet: &Packet<'_>) {
+        let Some(conn) = self.world.conn(slot) else { return };
+        match (packet, conn.protocol.id().login_tries() > 1) {
+            (Packet::Nothing, true) => {}
+            (Packet::Disconnect, true) => self.world.close(slot, CloseReason::PeerDisconnected),
+            _ => self.not_a_login(slot, Malformed::LoginFirst),
         }
     }
 

@@ -4,12 +4,12 @@
 
 use clap::{Args, Subcommand};
 use codec::TenantId;
-use storage::SqliteStore;
+use storage::Admin;
 use storage::admin::{AdminError, DeadLetter, Tenant};
 
 use crate::config::Config;
-use crate::embedded;
 use crate::exit::Failure;
+use crate::stores;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DeadLetterCommand {
@@ -36,16 +36,16 @@ pub(super) struct Which {
 /// # Errors
 /// Nothing was changed, and why.
 pub(super) fn run(command: DeadLetterCommand, config: &Config) -> Result<(), Failure> {
-    let mut store = embedded::open_for_command(config)?;
+    let mut store = stores::open_for_command(config)?;
     match command {
-        DeadLetterCommand::List => list(&mut store),
+        DeadLetterCommand::List => list(&mut *store),
         DeadLetterCommand::Requeue(which) => {
-            let count = each(which, &mut store, |store, ids| store.requeue(ids))?;
+            let count = each(which, &mut *store, |store, ids| store.requeue(ids))?;
             println!("{count} put back");
             Ok(())
         }
         DeadLetterCommand::Drop(which) => {
-            let count = each(which, &mut store, |store, ids| store.drop_dead_letters(ids))?;
+            let count = each(which, &mut *store, |store, ids| store.drop_dead_letters(ids))?;
             println!("{count} forgotten");
             Ok(())
         }
@@ -55,8 +55,8 @@ pub(super) fn run(command: DeadLetterCommand, config: &Config) -> Result<(), Fai
 /// The named ones in one transaction; all of them page by page. Returns how many.
 fn each(
     which: Which,
-    store: &mut SqliteStore,
-    change: impl Fn(&mut SqliteStore, &[i64]) -> Result<(), AdminError>,
+    store: &mut dyn Admin,
+    change: impl Fn(&mut dyn Admin, &[i64]) -> Result<(), AdminError>,
 ) -> Result<usize, Failure> {
     if !which.all {
         change(store, &which.ids).map_err(refused)?;
@@ -72,7 +72,7 @@ fn each(
     }
 }
 
-fn list(store: &mut SqliteStore) -> Result<(), Failure> {
+fn list(store: &mut dyn Admin) -> Result<(), Failure> {
     let tenants = store.tenants().map_err(refused)?;
     let mut after = 0;
     loop {

@@ -7,13 +7,13 @@ use std::io::Read as _;
 
 use clap::{Args, Subcommand};
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
+use storage::Admin;
 use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::auth::hash_password;
-use storage::{SqliteStore, Store as _};
 
 use crate::config::{Config, Tenant};
-use crate::embedded;
 use crate::exit::Failure;
+use crate::stores;
 
 /// Which tenant a command is about.
 #[derive(Clone, Debug, Args)]
@@ -132,27 +132,27 @@ pub(super) struct GroupArgs {
 /// # Errors
 /// Nothing was changed, and why.
 pub(super) fn user(command: UserCommand, config: &Config) -> Result<(), Failure> {
-    let mut store = embedded::open_for_command(config)?;
+    let mut store = stores::open_for_command(config)?;
     match command {
-        UserCommand::Add(args) => add(args, config, &mut store),
+        UserCommand::Add(args) => add(args, config, &mut *store),
         UserCommand::Del { id, name, tenant } => {
-            let tenant = tenant_of(&tenant, config, &mut store)?;
+            let tenant = tenant_of(&tenant, config, &mut *store)?;
             let id = match (id, name) {
                 (Some(id), _) => UserId(id),
-                (None, name) => by_name(&mut store, tenant, &name.unwrap_or_default())?,
+                (None, name) => by_name(&mut *store, tenant, &name.unwrap_or_default())?,
             };
             store.delete_user(UserKey { tenant, id }).map_err(refused)?;
             println!("user {id} is gone");
             Ok(())
         }
         UserCommand::List { tenant } => {
-            let tenant = tenant_of(&tenant, config, &mut store)?;
-            list_users(&mut store, tenant)
+            let tenant = tenant_of(&tenant, config, &mut *store)?;
+            list_users(&mut *store, tenant)
         }
     }
 }
 
-fn add(args: AddArgs, config: &Config, store: &mut SqliteStore) -> Result<(), Failure> {
+fn add(args: AddArgs, config: &Config, store: &mut dyn Admin) -> Result<(), Failure> {
     let tenant = tenant_of(&args.tenant, config, store)?;
     let password = match args.password {
         Some(password) => password,
@@ -202,13 +202,13 @@ fn read_password() -> Result<String, Failure> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-fn by_name(store: &mut SqliteStore, tenant: TenantId, name: &str) -> Result<UserId, Failure> {
+fn by_name(store: &mut dyn Admin, tenant: TenantId, name: &str) -> Result<UserId, Failure> {
     let found = store.user_by_name(tenant, name.as_bytes());
     let found = found.map_err(|error| Failure::other("the store", error.label()))?;
     found.map(|user| user.id).ok_or_else(|| Failure::new(format!("there is no user {name:?}")))
 }
 
-fn list_users(store: &mut SqliteStore, tenant: TenantId) -> Result<(), Failure> {
+fn list_users(store: &mut dyn Admin, tenant: TenantId) -> Result<(), Failure> {
     let mut after = None;
     loop {
         let users = store.list_users(tenant, after, PAGE).map_err(refused)?;
@@ -229,14 +229,14 @@ fn list_users(store: &mut SqliteStore, tenant: TenantId) -> Result<(), Failure> 
 /// # Errors
 /// Nothing was changed, and why.
 pub(super) fn group(command: GroupCommand, config: &Config) -> Result<(), Failure> {
-    let mut store = embedded::open_for_command(config)?;
-    let key = |store: &mut SqliteStore, args: &GroupArgs| -> Result<GroupKey, Failure> {
+    let mut store = stores::open_for_command(config)?;
+    let key = |store: &mut dyn Admin, args: &GroupArgs| -> Result<GroupKey, Failure> {
         Ok(GroupKey { tenant: tenant_of(&args.tenant, config, store)?, id: GroupId(args.id) })
     };
     let ids = |members: Vec<u32>| -> Vec<UserId> { members.into_iter().map(UserId).collect() };
     match command {
         GroupCommand::Create { group, members, name, title, owner } => {
-            let group = key(&mut store, &group)?;
+            let group = key(&mut *store, &group)?;
             let made = NewGroup {
                 key: group,
                 name: name.map(|name| name.into_bytes().into()),
@@ -248,29 +248,29 @@ pub(super) fn group(command: GroupCommand, config: &Config) -> Result<(), Failur
             println!("group {} is made", group.id);
         }
         GroupCommand::Add { group, members } => {
-            let group = key(&mut store, &group)?;
+            let group = key(&mut *store, &group)?;
             store.add_members(group, &ids(members)).map_err(refused)?;
             println!("group {} has them", group.id);
         }
         GroupCommand::Remove { group, members } if members.is_empty() => {
-            let group = key(&mut store, &group)?;
+            let group = key(&mut *store, &group)?;
             store.delete_group(group).map_err(refused)?;
             println!("group {} is gone", group.id);
         }
         GroupCommand::Remove { group, members } => {
-            let group = key(&mut store, &group)?;
+            let group = key(&mut *store, &group)?;
             let removed = store.remove_members(group, &ids(members)).map_err(refused)?;
             println!("{removed} removed from group {}", group.id);
         }
         GroupCommand::List { tenant } => {
-            let tenant = tenant_of(&tenant, config, &mut store)?;
-            list_groups(&mut store, tenant)?;
+            let tenant = tenant_of(&tenant, config, &mut *store)?;
+            list_groups(&mut *store, tenant)?;
         }
     }
     Ok(())
 }
 
-fn list_groups(store: &mut SqliteStore, tenant: TenantId) -> Result<(), Failure> {
+fn list_groups(store: &mut dyn Admin, tenant: TenantId) -> Result<(), Failure> {
     let mut after = None;
     loop {
         let groups = store.list_groups(tenant, after, PAGE).map_err(refused)?;
@@ -287,7 +287,7 @@ fn list_groups(store: &mut SqliteStore, tenant: TenantId) -> Result<(), Failure>
 fn tenant_of(
     args: &TenantArgs,
     config: &Config,
-    store: &mut SqliteStore,
+    store: &mut dyn Admin,
 ) -> Result<TenantId, Failure> {
     // Listeners without a tenant of their own are in the first.
     let default = &config.tenants[0];
@@ -297,7 +297,7 @@ fn tenant_of(
     if !tenant.is_valid() {
         return Err(Failure::new(format!("{tenant:?} is no tenant; see node.tenant")));
     }
-    embedded::tenant_id(store, &tenant)
+    stores::tenant_id(store, &tenant)
 }
 
 fn refused(error: AdminError) -> Failure {

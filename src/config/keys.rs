@@ -175,6 +175,8 @@ choices! {
     ForwardRole { WhenPresent = "when_present", Never = "never", Always = "always" }
     /// `store.backend`.
     StoreBackend { Embedded = "embedded", Memory = "memory", External = "external" }
+    /// `store.redis_durability`.
+    RedisDurability { Checked = "checked", Accepted = "accepted" }
     /// `groups.source`.
     GroupSource { Store = "store", Redis = "redis" }
     /// `protocol.binary.connect_layout`.
@@ -412,12 +414,21 @@ section! {
     /// Users, groups and messages for those who are offline.
     ["store"] StoreKeys {
         /// embedded: SQLite in node.data_dir. memory: nothing survives a restart (tests).
-        /// external: not in this version.
+        /// external: users, groups and contacts in PostgreSQL, messages and tokens in Redis.
         backend: StoreBackend = "embedded", Kind::Choice(StoreBackend::NAMES);
         /// backend = "external": PostgreSQL connection URL.
         postgres: String = "", Kind::Text("a postgres:// URL");
         /// backend = "external": Redis connection URL.
         redis: String = "", Kind::Text("a redis:// URL");
+        /// backend = "external": longest wait for an answer of either server.
+        timeout_ms: u64 = 1000, Kind::Integer(50, 60_000, "ms");
+        /// backend = "external": checked: only servers that write to disk before they answer are
+        /// used (Redis: appendfsync always). accepted: others, too; a crash of theirs loses
+        /// acknowledged messages.
+        redis_durability: RedisDurability = "checked", Kind::Choice(RedisDurability::NAMES);
+        /// backend = "external": a right password whose hash is of the original system's form gets
+        /// a better one beside it.
+        upgrade_hashes: bool = false, Kind::Boolean;
         /// Messages kept for one user. At the cap new ones are refused, never acknowledged.
         user_max_messages: u64 = 10000, Kind::Integer(1, 10_000_000, "messages");
         /// Body bytes kept for one user, likewise.

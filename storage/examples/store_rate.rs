@@ -1,5 +1,6 @@
-//! How many messages a second the embedded store takes durably and gives up again, on one thread:
-//! `cargo run --release -p storage --example store_rate -- DIR [batch] [users] [body bytes]`.
+//! How many messages a second a store takes durably and gives up again, on one thread:
+//! `cargo run --release -p storage --example store_rate -- DIR [batch] [users] [body bytes]`
+//! for the embedded one, and with `external POSTGRES_URL REDIS_URL` in the place of `DIR`.
 //!
 //! Each batch appends messages to users in turn and deletes those of some batches ago, in one
 //! transaction: store-and-forward in its steady state. Printed: messages (an append and a delete
@@ -14,27 +15,43 @@ use std::time::{Duration, Instant};
 use codec::{Message, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
 use storage::sqlite::{Options, SqliteStore};
 use storage::store::Write;
-use storage::{Append, Store};
+use storage::{Append, ExternalConfig, ExternalStore, Store};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let Some(dir) = args.next().map(PathBuf::from) else {
-        eprintln!("usage: store_rate DIR [batch] [users] [body bytes]");
-        return ExitCode::FAILURE;
+    let store = match args.next().as_deref() {
+        None => Err(USAGE.to_owned()),
+        Some("external") => external(&mut args),
+        Some(dir) => embedded(dir.into()),
     };
     let mut number = |default| args.next().and_then(|arg| arg.parse().ok()).unwrap_or(default);
     let (batch, users, body) = (number(256), number(500), number(100));
-    match SqliteStore::open(&dir.join("rate.db"), Options::default()) {
-        Ok(mut store) => measure(&mut store, batch, users, body),
+    match store {
+        Ok(mut store) => {
+            measure(&mut *store, batch, users, body);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-fn measure(store: &mut SqliteStore, batch: u64, users: u64, body: u64) {
+fn embedded(dir: PathBuf) -> Result<Box<dyn Store>, String> {
+    let store = SqliteStore::open(&dir.join("rate.db"), Options::default());
+    Ok(Box::new(store.map_err(|error| error.to_string())?))
+}
+
+fn external(args: &mut impl Iterator<Item = String>) -> Result<Box<dyn Store>, String> {
+    let (Some(postgres), Some(redis)) = (args.next(), args.next()) else {
+        return Err(USAGE.to_owned());
+    };
+    let config = ExternalConfig { postgres, redis, ..ExternalConfig::default() };
+    Ok(Box::new(ExternalStore::open(&config).map_err(|error| error.to_string())?))
+}
+
+fn measure(store: &mut dyn Store, batch: u64, users: u64, body: u64) {
     let first = store.max_seq().unwrap_or(0) + 1;
     let (mut messages, mut next) = (0, first);
     let mut commits = Vec::new();
@@ -95,6 +112,8 @@ fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+const USAGE: &str =
+    "usage: store_rate (DIR | external POSTGRES_URL REDIS_URL) [batch] [users] [body bytes]";
 const DURATION: Duration = Duration::from_secs(5);
 /// Batches between a message's append and its delete.
 const LAG: u64 = 20;

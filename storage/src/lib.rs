@@ -8,10 +8,13 @@ pub mod accounts;
 pub mod admin;
 pub mod auth;
 mod breaker;
+pub mod external;
 pub mod groups;
 pub mod memory;
 pub mod metrics;
 mod names;
+mod postgres;
+mod redis;
 pub mod request;
 pub mod roster;
 pub mod sidecar;
@@ -19,6 +22,8 @@ pub mod sqlite;
 pub mod store;
 
 pub use accounts::Accounts;
+pub use admin::Admin;
+pub use external::{ExternalConfig, ExternalStore};
 pub use memory::MemoryStore;
 pub use request::{
     Append, AuthRequest, AuthVerdict, DeadReason, Found, NameKind, Proof, Reply, Request, Row,

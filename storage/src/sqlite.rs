@@ -11,9 +11,10 @@
 //!   of users) is checked against `data_version` inside each write transaction. What a gateway may
 //!   have cached (users, groups) is counted in `changes` by whoever changes it.
 
+mod admin;
 mod batch;
 mod file;
-mod record;
+pub(crate) mod record;
 mod roster;
 pub mod simple_im;
 #[cfg(test)]

@@ -2,34 +2,43 @@
 //! them: tokens, and no password at all.
 
 mod doubles;
+#[path = "external/servers.rs"]
+mod servers;
 
 use std::time::Duration;
 
 use codec::{GroupId, GroupKey, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
 use doubles::{auth, pass};
+use servers::Place;
 use storage::accounts::{
     Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
     new_token,
 };
+use storage::admin::NewGroup;
 use storage::auth::{Authenticator, Local, NoPassword, Tokens};
 use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, Proof, SqliteStore, Store as _, TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store, TenantRef,
 };
 use tempfile::TempDir;
 
 /// Accounts under test, and further handles on what they are kept in.
 trait Backend {
     fn open() -> Self;
+    type Store: Store + 'static;
     fn accounts(&self) -> Box<dyn Accounts>;
-    fn store(&self) -> SqliteStore;
+    fn store(&self) -> Self::Store;
+    /// As an operator.
+    fn make_group(store: &mut Self::Store, group: &NewGroup);
 }
 
 struct Embedded(TempDir);
 
 impl Backend for Embedded {
+    type Store = SqliteStore;
+
     fn open() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -41,12 +50,43 @@ impl Backend for Embedded {
     fn store(&self) -> SqliteStore {
         SqliteStore::open(&self.0.path().join("store.db"), Options::default()).unwrap()
     }
+
+    fn make_group(store: &mut SqliteStore, group: &NewGroup) {
+        store.create_group(group).unwrap();
+    }
+}
+
+impl Backend for Place {
+    type Store = ExternalStore;
+
+    fn open() -> Self {
+        Self::new().expect("asked before")
+    }
+
+    fn accounts(&self) -> Box<dyn Accounts> {
+        Box::new(self.store())
+    }
+
+    fn store(&self) -> ExternalStore {
+        Self::open(self)
+    }
+
+    fn make_group(store: &mut ExternalStore, group: &NewGroup) {
+        store.create_group(group).unwrap();
+    }
 }
 
 /// Every function named here runs once per backend.
 macro_rules! suite {
     ($($name:ident)*) => {
         mod sqlite { $(#[test] fn $name() { super::$name::<super::Embedded>(); })* }
+        mod postgres_and_redis {
+            $(#[test] fn $name() {
+                if super::Place::is_available() {
+                    super::$name::<super::Place>();
+                }
+            })*
+        }
     };
 }
 
@@ -234,8 +274,8 @@ fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
     assert_eq!(accounts.group_members(id), Ok(vec![]));
     // Made by an operator: without a key nobody joins by one.
     let key = GroupKey { tenant: TenantId(0), id: GroupId(5) };
-    let group = storage::admin::NewGroup { key, ..storage::admin::NewGroup::default() };
-    gateway.create_group(&group).unwrap();
+    let group = NewGroup { key, ..NewGroup::default() };
+    B::make_group(&mut gateway, &group);
     assert_eq!(accounts.join_group(GroupId(5), carol, b""), Ok(NotAllowed));
 }
 

@@ -7,14 +7,21 @@ mod admin;
 mod differential;
 #[path = "store_suite/embedded.rs"]
 mod embedded;
+#[path = "store_suite/external.rs"]
+mod external;
+#[path = "store_suite/forms.rs"]
+mod forms;
 #[path = "store_suite/kit.rs"]
 mod kit;
 #[path = "store_suite/roster.rs"]
 mod roster;
+#[path = "external/servers.rs"]
+mod servers;
 
 use std::sync::Arc;
 
 use codec::{TenantId, UserId, UserKey};
+use forms::*;
 use kit::*;
 use roster::*;
 use storage::store::{SEQ_MAX, StoredUser};
@@ -25,6 +32,13 @@ macro_rules! suite {
     ($($name:ident)*) => {
         mod memory { $(#[test] fn $name() { super::$name::<super::MemoryStore>(); })* }
         mod sqlite { $(#[test] fn $name() { super::$name::<super::kit::Embedded>(); })* }
+        mod postgres_and_redis {
+            $(#[test] fn $name() {
+                if super::external::is_available() {
+                    super::$name::<super::external::External>();
+                }
+            })*
+        }
     };
 }
 

@@ -56,7 +56,12 @@ pub(crate) struct DemoClient {
 impl DemoClient {
     /// A connection that has not logged in.
     pub(crate) fn dial(gateway: &Gateway) -> Self {
-        Self { wire: Wire::dial(gateway.site().of("im-demo")), answers_pings: true }
+        Self::over(Wire::dial(gateway.site().of("im-demo")))
+    }
+
+    /// As [`DemoClient::dial`], wherever it is connected to.
+    pub(crate) fn over(wire: Wire) -> Self {
+        Self { wire, answers_pings: true }
     }
 
     /// User `u<user>` of the listener's tenant.

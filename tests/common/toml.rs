@@ -82,6 +82,12 @@ impl ImClient {
         dialect: Dialect,
     ) -> Self {
         let wire = Wire::dial(gateway.site().of("simple-im"));
+        Self { dialect, framer: Framer::new(dialect), ..Self::over(wire, user, device) }
+    }
+
+    /// As [`ImClient::dial`], wherever it is connected to.
+    pub(crate) fn over(wire: Wire, user: u32, device: &'static str) -> Self {
+        let dialect = Dialect::Single;
         Self { wire, user, device, dialect, framer: Framer::new(dialect) }
     }
 

@@ -59,9 +59,11 @@ pub(super) fn put_accepted(ext: bool, accepted: &Accepted<'_>, stream: bool, out
     put(Command { conack: Some(con_ack), ..Command::default() }, stream, out);
 }
 
+/// A second login is answered by the farewell alone.
 pub(super) fn put_refused(refusal: Refusal, stream: bool, out: &mut Vec<u8>) {
     let reason = match refusal {
-        Refusal::Duplicate => "already connected",
+        Refusal::Duplicate => return,
+        Refusal::Taken => "already connected",
         Refusal::UnknownTenant | Refusal::UnknownVhost => "unknown org or appkey",
         Refusal::BadCredentials => "bad user or token",
     };

@@ -109,7 +109,7 @@ pub(super) fn put_list(names: &[Box<[u8]>], out: &mut Vec<u8>) {
 
 pub(super) fn put_refused(refusal: Refusal, out: &mut Vec<u8>) {
     let reason = match refusal {
-        Refusal::Duplicate => "Already logged in under another name",
+        Refusal::Duplicate | Refusal::Taken => "Already logged in under another name",
         Refusal::BadCredentials | Refusal::UnknownTenant | Refusal::UnknownVhost => {
             "Wrong user name or password"
         }

@@ -94,6 +94,11 @@ impl Home {
         }
     }
 
+    /// What [`Home::keep_receipt`] was told of an unanswered request.
+    pub(super) fn receipt(&mut self, slot: Slot, number: u32) -> Option<Receipt> {
+        self.session(slot)?.answers.as_mut()?.get(number)?.receipt
+    }
+
     /// A request came to its end; it is answered when all before it are.
     pub(super) fn answer(
         &mut self,

@@ -57,7 +57,7 @@ impl Home {
         let index = self.users.find_or_insert(login.user);
         let old = self.same_terminal(index, login.terminal);
         if old.is_some() && self.config.duplicate_policy == DuplicatePolicy::RejectNew {
-            fx.transmit(slot, &Outgoing::Refused(Refusal::Duplicate));
+            fx.transmit(slot, &Outgoing::Refused(Refusal::Taken));
             fx.close(slot, CloseReason::LoginRefused);
             return;
         }

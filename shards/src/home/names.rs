@@ -44,11 +44,13 @@ struct LookUp {
     name: Box<[u8]>,
 }
 
+type ByName = HashMap<Box<[u8]>, Entry>;
+
 /// The names that this shard's users address.
 #[derive(Debug)]
 pub(crate) struct Names {
     /// By tenant, and whether only groups are meant.
-    entries: HashMap<(TenantId, bool), HashMap<Box<[u8]>, Entry>>,
+    entries: HashMap<(TenantId, bool), ByName>,
     len: usize,
     look_ups: Slab<LookUp>,
     /// Publishes waiting for all names together.
@@ -128,13 +130,16 @@ impl Home {
     pub(super) fn publish_to_name(
         &mut self,
         slot: Slot,
-        name: &[u8],
-        what: NameKind,
         publish: &Publish<'_>,
         number: Option<u32>,
         now: Now,
         fx: &mut impl Effects,
     ) {
+        let (name, what) = match publish.to {
+            Destination::Name(name) => (name, NameKind::Any),
+            Destination::GroupName(name) => (name, NameKind::Group),
+            _ => return,
+        };
         let Some(tenant) = self.tenant_of(slot) else { return };
         if let Some(found) = self.names.known(tenant, what, name, now) {
             let publish = Publish { to: destination(found), ..*publish };

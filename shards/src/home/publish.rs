@@ -11,7 +11,6 @@ use codec::{
     Receipt, Target, TenantId, UserId, UserKey,
 };
 use smallvec::SmallVec;
-use storage::NameKind;
 
 use crate::home::Home;
 use crate::home::answers::Ended;
@@ -87,11 +86,8 @@ impl Home {
         self.counters.publishes += 1;
         let number = self.open_request(slot, publish.to.kind(), publish.id, now, fx);
         match publish.to {
-            Destination::Name(name) => {
-                self.publish_to_name(slot, name, NameKind::Any, publish, number, now, fx);
-            }
-            Destination::GroupName(name) => {
-                self.publish_to_name(slot, name, NameKind::Group, publish, number, now, fx);
+            Destination::Name(_) | Destination::GroupName(_) => {
+                self.publish_to_name(slot, publish, number, now, fx);
             }
             Destination::Room => self.say(slot, publish, number, now, fx),
             Destination::User(_) | Destination::Group(_) | Destination::GroupPart(..) => {
@@ -122,7 +118,7 @@ impl Home {
         let Some(parcel) = self.parcel_of(slot, index, publish, fx) else { return };
         let unique = manners.unique_ids && !publish.id.as_bytes().is_empty();
         let seen = if unique { self.seen(index, hash) } else { None };
-        if number.is_some() {
+        if seen.is_none() {
             let Message { stamp, time_ms, .. } = *parcel.message;
             self.keep_receipt(slot, number, Receipt { stamp, time_ms });
         }
@@ -524,9 +520,12 @@ impl Home {
             self.count_outstanding(slot, 1);
             fx.resume(old);
         }
-        if let Some(number) = old_number {
+        if let Some(old_number) = old_number {
+            if let Some(receipt) = self.receipt(old, old_number) {
+                self.keep_receipt(slot, number, receipt);
+            }
             // Its place in the order must not stay open.
-            self.answer(old, number, Ended::Publish(Outcome::FAILED), now, fx);
+            self.answer(old, old_number, Ended::Publish(Outcome::FAILED), now, fx);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Users, contacts and groups, as the later clients ask for them: a token as a cookie says who asks.
+//! Users, contacts and groups, as the later clients ask for them: a token as a cookie says who
+//! asks.
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};

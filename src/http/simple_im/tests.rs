@@ -30,7 +30,7 @@ fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
     let folder = tempfile::tempdir().expect("a folder");
     let open = || SqliteStore::open(&folder.path().join("a.db"), Options::default());
     let mut store = open().expect("a store");
-    let tenant = store.tenant("default", "default").expect("the store works");
+    let tenant = store.tenant_id("default", "default").expect("the store works");
     let password_hash = hash_password(b"pw");
     for (id, name) in [(1, "ann"), (2, "ben")] {
         let user = NewUser {

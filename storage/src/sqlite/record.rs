@@ -16,7 +16,7 @@ use codec::{GroupId, GroupKey, Message, MessageId, ProtocolId, Target, TenantId,
 
 /// Replaces `out` with the head of `message`, which must not be for the public room: nothing then.
 /// A name beyond 255 bytes, which no protocol lets in, is left out.
-pub(super) fn encode_head(message: &Message, out: &mut Vec<u8>) {
+pub(crate) fn encode_head(message: &Message, out: &mut Vec<u8>) {
     out.clear();
     let from = if message.from.is_some() { FROM } else { 0 };
     let (to_group, tenant, id) = match message.to {
@@ -42,7 +42,7 @@ pub(super) fn encode_head(message: &Message, out: &mut Vec<u8>) {
 }
 
 /// The message of a head and its columns.
-pub(super) fn decode(head: &[u8], stamp: [u8; 16], time_ms: i64, body: &[u8]) -> Option<Message> {
+pub(crate) fn decode(head: &[u8], stamp: [u8; 16], time_ms: i64, body: &[u8]) -> Option<Message> {
     let (&[form, flags, protocol, id_len], rest) = head.split_first_chunk()?;
     if !(FORM_WITHOUT_NAME..=FORM).contains(&form) || flags & !(FROM | TO_GROUP) != 0 {
         return None;

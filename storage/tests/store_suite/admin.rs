@@ -8,7 +8,7 @@ use storage::sqlite::simple_im::SimpleIm;
 use storage::{Accounts as _, SqliteStore, Store as _};
 use tempfile::TempDir;
 
-use crate::kit::*;
+use crate::forms::*;
 
 const DEFAULT: TenantId = TenantId(0);
 
@@ -161,13 +161,13 @@ fn dead_letters_are_requeued_and_dropped_all_or_none() {
 #[test]
 fn a_tenant_keeps_its_number() {
     let (dir, mut store) = open();
-    assert_eq!(store.tenant("default", "default"), Ok(DEFAULT));
-    let acme = store.tenant("acme", "chat").unwrap();
-    let other = store.tenant("acme", "mail").unwrap();
+    assert_eq!(store.tenant_id("default", "default"), Ok(DEFAULT));
+    let acme = store.tenant_id("acme", "chat").unwrap();
+    let other = store.tenant_id("acme", "mail").unwrap();
     assert!(acme != DEFAULT && other != DEFAULT && acme != other);
     drop(store);
     let mut store = SqliteStore::open(&dir.path().join("store.db"), Options::default()).unwrap();
-    assert_eq!(store.tenant("acme", "chat"), Ok(acme));
+    assert_eq!(store.tenant_id("acme", "chat"), Ok(acme));
     let names: Vec<_> = store.tenants().unwrap().into_iter().map(|t| (t.id, t.appkey)).collect();
     assert_eq!(names[1..], [(acme, "chat".to_owned()), (other, "mail".to_owned())]);
 }

@@ -11,6 +11,7 @@ use storage::sqlite::{OpenError, Options, SqliteStore};
 use storage::{Caps, Store as _, StoreError};
 use tempfile::TempDir;
 
+use crate::forms::*;
 use crate::kit::*;
 
 fn mode(path: &std::path::Path) -> u32 {

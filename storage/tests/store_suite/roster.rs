@@ -7,6 +7,7 @@ use storage::roster::{
 use storage::store::Write;
 use storage::{Found, NameKind};
 
+use crate::forms::*;
 use crate::kit::*;
 
 const ALICE: u32 = 1;

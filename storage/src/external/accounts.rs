@@ -1,0 +1,173 @@
+//! The accounts of one tenant over both servers.
+//!
+//! Owns: which server each call goes to, and the upgrade of old password hashes. Never: the rules
+//! (`postgres::accounts`), the clock.
+
+use std::time::Duration;
+
+use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
+
+use super::{ExternalStore, text};
+use crate::accounts::{
+    Account, Accounts, Asked, ContactAccount, GroupChange, Login, NewGroup, PreContact, TokenRecord,
+};
+use crate::auth::{hash_password, verify_password};
+use crate::request::{Row, StoreError};
+use crate::store::Store;
+
+impl ExternalStore {
+    fn user(&self, id: UserId) -> UserKey {
+        UserKey { tenant: self.tenant, id }
+    }
+
+    fn group(&self, id: GroupId) -> GroupKey {
+        GroupKey { tenant: self.tenant, id }
+    }
+}
+
+impl Accounts for ExternalStore {
+    fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    fn login(&mut self, phone: &[u8], password: &[u8]) -> Result<Login, StoreError> {
+        let user = Store::user_by_phone(self, self.tenant, phone)?;
+        let hash = user.as_ref().map(|user| &*user.password_hash);
+        let right = verify_password(password, hash);
+        let Some(user) = user else { return Ok(Login::UnknownPhone) };
+        if !right {
+            return Ok(Login::WrongPassword);
+        }
+        if self.config.upgrade_hashes && !user.password_hash.starts_with("$argon2") {
+            let better = hash_password(password);
+            // He is let in whether or not it is kept.
+            let _ = self.postgres.upgrade_hash(self.user(user.id), &user.password_hash, &better);
+        }
+        Ok(self.user_by_id(user.id)?.map_or(Login::UnknownPhone, Login::User))
+    }
+
+    fn put_token(
+        &mut self,
+        token: &[u8],
+        record: &TokenRecord,
+        ttl: Duration,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.redis.put_token(self.tenant, token, record, ttl, now_ms)
+    }
+
+    fn token(&mut self, token: &[u8], now_ms: u64) -> Result<Option<TokenRecord>, StoreError> {
+        self.redis.token(self.tenant, token, now_ms)
+    }
+
+    fn persist_token(&mut self, token: &[u8], now_ms: u64) -> Result<bool, StoreError> {
+        self.redis.persist_token(self.tenant, token, now_ms)
+    }
+
+    fn delete_token(&mut self, token: &[u8]) -> Result<(), StoreError> {
+        self.redis.delete_token(self.tenant, token)
+    }
+
+    fn create_user(
+        &mut self,
+        name: &[u8],
+        phone: &[u8],
+        password: &[u8],
+    ) -> Result<Option<UserId>, StoreError> {
+        let Some(phone) = text(phone) else { return Ok(None) };
+        self.postgres.create_user(self.tenant, name, phone, &hash_password(password))?
+    }
+
+    fn user_by_id(&mut self, user: UserId) -> Result<Option<Account>, StoreError> {
+        Ok(self.postgres.account_by_id(self.user(user))?)
+    }
+
+    fn user_by_phone(&mut self, phone: &[u8]) -> Result<Option<Account>, StoreError> {
+        let Some(phone) = text(phone) else { return Ok(None) };
+        Ok(self.postgres.account_by_phone(self.tenant, phone)?)
+    }
+
+    fn ask_contact(
+        &mut self,
+        from: UserId,
+        to: UserId,
+        message: &[u8],
+        now_ms: u64,
+    ) -> Result<Asked, StoreError> {
+        self.postgres.ask_contact(self.user(from), to, message, now_ms / 1000)?
+    }
+
+    fn accept_contact(
+        &mut self,
+        user: UserId,
+        asker: UserId,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        self.postgres.accept_contact(self.user(user), asker)?
+    }
+
+    fn delete_contact(&mut self, user: UserId, contact: UserId) -> Result<bool, StoreError> {
+        Ok(self.postgres.delete_contact(self.user(user), contact)?)
+    }
+
+    fn contacts_after(
+        &mut self,
+        user: UserId,
+        version: u64,
+    ) -> Result<Vec<ContactAccount>, StoreError> {
+        Ok(self.postgres.contacts_after(self.user(user), version)?)
+    }
+
+    fn asked_since(&mut self, user: UserId, since_s: u64) -> Result<Vec<PreContact>, StoreError> {
+        Ok(self.postgres.asked_since(self.user(user), since_s)?)
+    }
+
+    fn create_group(
+        &mut self,
+        name: &[u8],
+        creator: UserId,
+        members: &[UserId],
+    ) -> Result<NewGroup, StoreError> {
+        self.postgres.create_keyed_group(self.user(creator), name, members)?
+    }
+
+    fn delete_group(&mut self, group: GroupId, creator: UserId) -> Result<GroupChange, StoreError> {
+        Ok(self.postgres.delete_owned_group(self.group(group), creator)?)
+    }
+
+    fn join_group(
+        &mut self,
+        group: GroupId,
+        user: UserId,
+        key: &[u8],
+    ) -> Result<GroupChange, StoreError> {
+        self.postgres.join_group(self.group(group), user, key)?
+    }
+
+    fn add_member(
+        &mut self,
+        group: GroupId,
+        creator: UserId,
+        user: UserId,
+    ) -> Result<GroupChange, StoreError> {
+        self.postgres.add_member(self.group(group), creator, user)?
+    }
+
+    fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError> {
+        Ok(self.postgres.leave_group(self.group(group), user)?)
+    }
+
+    fn group_members(&mut self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
+        Ok(self.postgres.group_members(self.group(group))?)
+    }
+
+    fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError> {
+        self.redis.read(self.user(user), 0, rows, OFFLINE_BYTES_MAX)
+    }
+
+    fn offline_clear(&mut self, user: UserId, seq: u64) -> Result<(), StoreError> {
+        self.redis.clear_rows(self.user(user), seq)
+    }
+}
+
+/// Of bodies, at once in memory for one request.
+const OFFLINE_BYTES_MAX: u32 = 16 << 20;

@@ -1,0 +1,250 @@
+-- Rows, dead letters and their accounts: every change of them is one call of this script, so that
+-- whoever else uses the same Redis sees all of it or nothing. redis.rs describes the keys and rows.
+--
+-- ARGV: what to do, the time in milliseconds (8 bytes), then as `todo` at the end reads it. A user
+-- is 8 bytes (tenant, id), a seq or an id of a dead letter 8 bytes; all numbers are big-endian.
+
+local OK, FULL, UNAVAILABLE = '0', '1', '2'
+local died_ms = ARGV[2]
+
+local function find(key, start)
+  local member = redis.call('ZRANGEBYLEX', key, '[' .. start, '+', 'LIMIT', 0, 1)[1]
+  if member and member:sub(1, 8) == start then return member end
+end
+
+-- The user's rows, his list, and what his rows hold. A batch has several writes of a user.
+local known_keys = {}
+local function keys_of(user)
+  local keys = known_keys[user]
+  if not keys then
+    local tenant, id = struct.unpack('>I4I4', user)
+    local name = string.format('%.0f_%.0f', tenant, id)
+    local list = string.format('offline_%.0f', id)
+    if tenant ~= 0 then list = string.format('t%.0f_', tenant) .. list end
+    keys = { 'ringpost_rows_' .. name, list, 'ringpost_bytes_' .. name }
+    known_keys[user] = keys
+  end
+  return keys[1], keys[2], keys[3]
+end
+
+local function body_key(row) return 'ringpost_body_' .. row:sub(11, 26) end
+local function is_shared(row) return row:byte(10) >= 2 end
+local function bytes_of(row) return (struct.unpack('>I4', row, 35)) end
+
+local function text_of(row)
+  if is_shared(row) then return redis.call('HGET', body_key(row), 'text') or '' end
+  local head, body = struct.unpack('>I2I4', row, 39)
+  return row:sub(45 + head + body)
+end
+
+local function is_later(one, other)
+  local one_high, one_low = struct.unpack('>I4I4', one)
+  local high, low = struct.unpack('>I4I4', other)
+  return one_high > high or (one_high == high and one_low > low)
+end
+
+local stored =
+  redis.call('HMGET', 'ringpost_totals', 'rows', 'bytes', 'dead_id', 'seq_max', 'aged')
+local rows_total, bytes_total = tonumber(stored[1] or 0), tonumber(stored[2] or 0)
+local dead_id, seq_max = tonumber(stored[3] or 0), stored[4] or string.rep('\0', 8)
+-- Somebody wants to know how old messages are.
+local aged = stored[5]
+
+-- Only the first write of a script is refused for want of memory. Without memory nothing is added,
+-- but what goes must be able to go. That each call writes something is also what WAIT waits for.
+local full = redis.pcall('HINCRBY', 'ringpost_totals', 'calls', 1)
+local out_of_memory = type(full) == 'table' and full.err ~= nil
+if out_of_memory then
+  redis.call('HDEL', 'ringpost_totals', 'calls')
+  redis.call('HINCRBY', 'ringpost_totals', 'calls', 1)
+end
+
+local function count(key, change)
+  if change ~= 0 and redis.call('INCRBY', key, change) <= 0 then
+    redis.call('DEL', key)
+  end
+end
+
+local function note_age(user, row)
+  local high, low = struct.unpack('>I4I4', row, 27)
+  local time_ms = string.format('%.0f', high * 4294967296 + low)
+  redis.call('ZADD', 'ringpost_age', time_ms, user .. row:sub(1, 8))
+end
+
+-- Into the user's rows and his list, which belongs to others, too: its state is never an error.
+local function put(user, row, push)
+  local rows, list, bytes = keys_of(user)
+  redis.call('ZADD', rows, 0, row)
+  if aged then note_age(user, row) end
+  redis.pcall(push, list, text_of(row))
+  count(bytes, bytes_of(row))
+end
+
+-- Out of the user's rows and account, not yet out of the store's.
+local function take(user, seq)
+  local rows, list, bytes = keys_of(user)
+  local row = find(rows, seq)
+  if aged then redis.call('ZREM', 'ringpost_age', user .. seq) end
+  if not row then return end
+  redis.call('ZREM', rows, row)
+  redis.pcall('LREM', list, 1, text_of(row))
+  count(bytes, -bytes_of(row))
+  return row
+end
+
+local function release(row)
+  rows_total = rows_total - 1
+  if is_shared(row) then
+    local key = body_key(row)
+    if redis.call('HINCRBY', key, 'refs', -1) > 0 then return end
+    redis.call('DEL', key)
+  end
+  bytes_total = bytes_total - bytes_of(row)
+end
+
+local function append(caps, user, row, shared)
+  local rows, _, held_key = keys_of(user)
+  local seq = row:sub(1, 8)
+  -- Nobody has a row beyond the largest.
+  local newest = is_later(seq, seq_max)
+  local there = not newest and find(rows, seq)
+  if there then return there:sub(11, 26) == row:sub(11, 26) and OK or FULL end
+  if out_of_memory then return UNAVAILABLE end
+  local bytes, key = bytes_of(row), shared and body_key(row)
+  local known = shared and redis.call('EXISTS', key) == 1
+  local new_bytes = known and 0 or bytes
+  local held = tonumber(redis.call('GET', held_key) or 0)
+  if redis.call('ZCARD', rows) >= caps.user_rows or held + bytes > caps.user_bytes
+    or rows_total >= caps.rows or bytes_total + new_bytes > caps.bytes then
+    return FULL
+  end
+  if shared then
+    if not known then
+      redis.call('HSET', key, 'head', shared.head, 'body', shared.body, 'text', shared.text)
+    end
+    redis.call('HINCRBY', key, 'refs', 1)
+  end
+  put(user, row, 'RPUSH')
+  rows_total, bytes_total = rows_total + 1, bytes_total + new_bytes
+  if newest then seq_max = seq end
+  return OK
+end
+
+local function charge(user, seq, charges)
+  local rows = keys_of(user)
+  local row = find(rows, seq)
+  if not row then return end
+  local marks = string.char(math.min(row:byte(9) + charges, 255), is_shared(row) and 3 or 1)
+  redis.call('ZREM', rows, row)
+  redis.call('ZADD', rows, 0, row:sub(1, 8) .. marks .. row:sub(11))
+end
+
+local function bury(user, seq, reason)
+  local row = take(user, seq)
+  if not row then return end
+  dead_id = dead_id + 1
+  local id = struct.pack('>I4I4', math.floor(dead_id / 4294967296), dead_id % 4294967296)
+  redis.call('ZADD', 'ringpost_dead', 0, id .. reason .. died_ms .. user .. row)
+end
+
+-- The dead letters of ids, or the first id of which there is none.
+local function letters(first)
+  local found, seen = {}, {}
+  for at = first, #ARGV do
+    local letter = not seen[ARGV[at]] and find('ringpost_dead', ARGV[at])
+    if not letter then return nil, ARGV[at] end
+    found[#found + 1], seen[ARGV[at]] = letter, true
+  end
+  return found
+end
+
+local todo = {}
+
+function todo.write()
+  local caps = {
+    user_rows = tonumber(ARGV[3]), user_bytes = tonumber(ARGV[4]),
+    rows = tonumber(ARGV[5]), bytes = tonumber(ARGV[6]),
+  }
+  local results, at = {}, 7
+  while at <= #ARGV do
+    local kind, user, what, more = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local result = OK
+    at = at + 4
+    if kind == 'append' then
+      local shared
+      if more == 'shared' then
+        shared = { head = ARGV[at], body = ARGV[at + 1], text = ARGV[at + 2] }
+        at = at + 3
+      end
+      result = append(caps, user, what, shared)
+    elseif kind == 'delete' then
+      local row = take(user, what)
+      if row then release(row) end
+    elseif kind == 'failed' then
+      charge(user, what, tonumber(more))
+    elseif kind == 'bury' then
+      bury(user, what, more)
+    elseif kind ~= 'bind' then
+      result = FULL
+    end
+    results[#results + 1] = result
+  end
+  return table.concat(results)
+end
+
+-- Rows below a seq.
+function todo.clear()
+  local user, before = ARGV[3], ARGV[4]
+  local rows = keys_of(user)
+  for _, row in ipairs(redis.call('ZRANGEBYLEX', rows, '-', '(' .. before)) do
+    release(take(user, row:sub(1, 8)))
+  end
+  return OK
+end
+
+-- Messages from before a time, at most so many.
+function todo.expire()
+  local before, limit = '(' .. ARGV[3], ARGV[4]
+  local old = redis.call('ZRANGEBYSCORE', 'ringpost_age', '-inf', before, 'LIMIT', 0, limit)
+  for _, key in ipairs(old) do bury(key:sub(1, 8), key:sub(9), ARGV[5]) end
+  return tostring(#old)
+end
+
+-- Rows from before anybody wanted to know their age.
+function todo.index()
+  for _, row in ipairs(redis.call('ZRANGE', keys_of(ARGV[3]), 0, -1)) do note_age(ARGV[3], row) end
+  return OK
+end
+
+function todo.requeue()
+  local found, missing = letters(3)
+  if not found then return missing end
+  for _, letter in ipairs(found) do
+    local user, row = letter:sub(18, 25), letter:sub(26)
+    if find(keys_of(user), row:sub(1, 8)) then return letter:sub(1, 8) end
+  end
+  for _, letter in ipairs(found) do
+    local user, row = letter:sub(18, 25), letter:sub(26)
+    local marks = string.char(0, is_shared(row) and 2 or 0)
+    redis.call('ZREM', 'ringpost_dead', letter)
+    put(user, row:sub(1, 8) .. marks .. row:sub(11), 'LPUSH')
+    redis.call('SADD', 'ringpost_requeued', user)
+  end
+  return ''
+end
+
+function todo.drop()
+  local found, missing = letters(3)
+  if not found then return missing end
+  for _, letter in ipairs(found) do
+    redis.call('ZREM', 'ringpost_dead', letter)
+    release(letter:sub(26))
+  end
+  return ''
+end
+
+local result = todo[ARGV[1]]()
+redis.call('HSET', 'ringpost_totals', 'seq_max', seq_max,
+  'rows', string.format('%.0f', rows_total), 'bytes', string.format('%.0f', bytes_total),
+  'dead_id', string.format('%.0f', dead_id))
+return result
