@@ -101,6 +101,8 @@ pub(crate) struct Conn {
     pub(crate) choked: bool,
     /// What may be a whole packet waits for silence to tell.
     pub(crate) quiet: Quiet,
+    /// Silence until then makes it one.
+    pub(crate) quiet_until: Now,
     /// Until then the login must be complete.
     pub(crate) login_until: Now,
     /// Logins tried, and packets that were none.
@@ -145,6 +147,7 @@ impl Default for Conn {
             held: false,
             choked: false,
             quiet: Quiet::No,
+            quiet_until: Now(0),
             login_until: Now(0),
             tries: 0,
             gap_ms: 0,

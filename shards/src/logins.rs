@@ -94,8 +94,16 @@ impl<I: Io, B: Backend> Shard<I, B> {
             return self.world.close(slot, reason);
         }
         let deadline = self.world.now.plus_ms(self.world.config.login_deadline_ms);
+        self.world.conns.entry(slot.index).login_until = deadline;
         self.world.want_deadline(slot, deadline);
-        self.arm_receive(slot);
+    }
+
+    /// What the client sent behind a login that was refused is looked at now.
+    fn go_on_after_refusal(&mut self, slot: Slot, now: Now) {
+        if self.world.conn(slot).is_some_and(|conn| conn.phase == Phase::Login) {
+            self.feed(slot, &mut [], now);
+            self.arm_receive(slot);
+        }
     }
 
     fn authenticate(&mut self, slot: Slot, terminal: u64, request: AuthRequest) {
@@ -129,8 +137,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         match verdict {
             AuthVerdict::Pass { user, name } => self.verified(slot, *user, name.clone(), now),
-            AuthVerdict::Denied => self.refuse_login(slot, Refusal::BadCredentials),
-            AuthVerdict::UnknownTenant => self.refuse_login(slot, Refusal::UnknownTenant),
+            AuthVerdict::Denied => {
+                self.refuse_login(slot, Refusal::BadCredentials);
+                self.go_on_after_refusal(slot, now);
+            }
+            AuthVerdict::UnknownTenant => {
+                self.refuse_login(slot, Refusal::UnknownTenant);
+                self.go_on_after_refusal(slot, now);
+            }
             AuthVerdict::Unavailable => self.world.close(slot, CloseReason::AuthUnavailable),
         }
     }

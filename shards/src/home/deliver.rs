@@ -106,9 +106,11 @@ impl Home {
         let Some(inbox) = &mut self.users.at(index).inbox else { return };
         let protocol = session.protocol.unwrap_or(ProtocolId::ALL[0]);
         let first = inbox.position(session.cursor);
+        let mut full = false;
         for delivery in inbox.queue.range_mut(first..) {
             if !delivery.done {
                 if !session.has_room(delivery.message.body.len()) {
+                    full = true;
                     break;
                 }
                 let message = &*delivery.message;
@@ -129,6 +131,24 @@ impl Home {
             }
             session.cursor = delivery.seq + 1;
         }
+        if full && !session.manners.resends && session.manners.acks == Acks::Packets {
+            self.give_up_oldest(index, slot, now, fx);
+        }
+    }
+
+    /// A full window of a terminal to which nothing is sent again: what it did not acknowledge and
+    /// the store has waits for the next login, and what comes after it is not held up.
+    fn give_up_oldest(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index) else { return };
+        let Some(inbox) = &mut self.users.at(index).inbox else { return };
+        let Some(oldest) = session.flights.iter().next().map(|flight| flight.seq) else { return };
+        let Some(delivery) = inbox.find(oldest).filter(|d| d.kept == Kept::Stored && !d.done)
+        else {
+            return;
+        };
+        delivery.flights -= 1;
+        session.flights.remove(0, &mut self.spare_flights);
+        self.push_terminal(index, slot, now, fx);
     }
 
     /// Sends a copy of a push again on the same terminal.
@@ -317,7 +337,8 @@ impl Home {
         let Self { users, sessions, .. } = self;
         let user = users.at(index);
         let Some(inbox) = &mut user.inbox else { return };
-        if !inbox.queue.front().is_some_and(|front| front.done) {
+        let leaves = |front: &Delivery| front.done || front.kept == Kept::Stored;
+        if !inbox.queue.front().is_some_and(leaves) {
             return;
         }
         let cursor = |slot: &Slot| sessions.get(slot.index).map_or(u64::MAX, |s| s.cursor);

@@ -14,7 +14,9 @@ use crate::home::inbox::{Kept, Mode};
 use crate::home::outcome::Outcome;
 use crate::home::session::{Flight, Kind, Session};
 use crate::io::{ListenerIndex, Now, Slot};
-use crate::limits::{DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, WINDOW_MESSAGES};
+use crate::limits::{
+    DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, TERMINALS, WINDOW_MESSAGES,
+};
 use crate::mutants::{self, Mutant};
 
 /// A verified login.
@@ -54,7 +56,7 @@ impl Home {
     /// Registers a terminal and accepts or refuses its login.
     pub fn login(&mut self, slot: Slot, login: Login, now: Now, fx: &mut impl Effects) {
         let index = self.users.find_or_insert(login.user);
-        let old = self.same_terminal(index, login.terminal);
+        let old = self.same_terminal(index, login.terminal).or_else(|| self.one_too_many(index));
         if old.is_some() && login.manners.keeps_older {
             fx.transmit(slot, &Outgoing::Refused(Refusal::Taken));
             fx.close(slot, CloseReason::LoginRefused);
@@ -77,7 +79,7 @@ impl Home {
         let name = user.name.clone().unwrap_or_default();
         self.accept(slot, login.user, &name, fx);
         if login.manners.room {
-            self.enter_room(slot, index, now, fx);
+            self.enter_room(slot, index, fx);
         }
         self.users.at(index).terminals.push(slot);
         self.counters.logins += 1;
@@ -186,11 +188,30 @@ impl Home {
 
     /// The answer to [`Effects::unsent`]: `sent` bytes of the connection's output have gone to the
     /// socket in all, `unsent` of them are not acknowledged by the peer's kernel.
-    pub fn unsent(&mut self, slot: Slot, sent: u64, unsent: u64, now: Now, fx: &mut impl Effects) {
-        let acks = self.session(slot).map(|session| session.manners.acks);
-        if acks == Some(Acks::Bytes) {
-            return self.bytes_drained(slot, sent.saturating_sub(unsent), unsent > 0, now, fx);
+    /// `None`: the kernel cannot tell (before 6.7).
+    pub fn unsent(
+        &mut self,
+        slot: Slot,
+        sent: u64,
+        unsent: Option<u64>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(session) = self.session(slot) else { return };
+        match (session.manners.acks, unsent) {
+            (Acks::Bytes, Some(unsent)) => {
+                let drained = sent.saturating_sub(unsent);
+                return self.bytes_drained(slot, drained, unsent > 0, now, fx);
+            }
+            (Acks::Bytes, None) => {
+                // Nobody can say what arrives here: it goes to the store, and comes again.
+                session.asked_unsent = false;
+                session.manners.acks = Acks::Packets;
+                return;
+            }
+            _ => {}
         }
+        let unsent = unsent.unwrap_or(0);
         if !fx.is_read(slot) {
             self.postpone(slot, now);
         }
@@ -225,6 +246,7 @@ impl Home {
 
     /// Ends every session, a few per call; `true` once none is left.
     pub fn drain(&mut self, budget: usize, now: Now, fx: &mut impl Effects) -> bool {
+        self.draining = true;
         let slots: Vec<Slot> = self
             .sessions
             .iter()
@@ -236,6 +258,12 @@ impl Home {
             self.hang_up(slot, CloseReason::Shutdown, now, fx);
         }
         slots.len() < budget
+    }
+
+    /// The oldest terminal of a user who has as many as anybody may have.
+    fn one_too_many(&mut self, user: u32) -> Option<Slot> {
+        let terminals = &self.users.at(user).terminals;
+        if terminals.len() < TERMINALS { None } else { terminals.first().copied() }
     }
 
     fn same_terminal(&mut self, user: u32, terminal: u64) -> Option<Slot> {
@@ -342,7 +370,7 @@ impl Home {
         }
         let blame = if round == Round::Failed { self.blame(index, &ended, now, fx) } else { None };
         if ended.manners.room {
-            self.leave_room(slot, index, now, fx);
+            self.leave_room(slot, index, fx);
         }
         if last {
             self.all_to_store(index, fx);
