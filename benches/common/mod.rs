@@ -11,7 +11,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 
 /// One protocol's codec in a connection that is logged in, or may be.
-pub struct Bench<P: Protocol> {
+pub(crate) struct Bench<P: Protocol> {
     protocol: P,
     settings: P::Settings,
     id: ProtocolId,
@@ -19,7 +19,7 @@ pub struct Bench<P: Protocol> {
 
 impl<P: Protocol<Settings: Default>> Bench<P> {
     /// `login`: the packet that has logged the connection in; empty: none has.
-    pub fn new(login: &[u8]) -> Self {
+    pub(crate) fn new(login: &[u8]) -> Self {
         let id = ProtocolId::from_name(P::NAME).expect("a protocol of the table");
         let mut bench = Self { protocol: P::new(), settings: P::Settings::default(), id };
         if !login.is_empty() {
@@ -29,7 +29,7 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
         bench
     }
 
-    pub fn decode(
+    pub(crate) fn decode(
         &mut self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         id: BenchmarkId,
@@ -48,7 +48,7 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
     }
 
     /// A login on a fresh connection.
-    pub fn decode_login(&self, group: &mut BenchmarkGroup<'_, WallTime>, packet: &[u8]) {
+    pub(crate) fn decode_login(&self, group: &mut BenchmarkGroup<'_, WallTime>, packet: &[u8]) {
         let mut scratch = Vec::new();
         group.bench_function("login", |bencher| {
             bencher.iter(|| {
@@ -61,7 +61,7 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
         });
     }
 
-    pub fn encode(
+    pub(crate) fn encode(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         id: BenchmarkId,
@@ -78,7 +78,7 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
     }
 
     /// A push to a user and one to a group of what `publish`, a packet, says; `len`: how much.
-    pub fn encode_push(
+    pub(crate) fn encode_push(
         &mut self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         len: usize,
@@ -112,7 +112,7 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
     }
 
     /// `input`: a full receive buffer of `count` packets.
-    pub fn frame(&mut self, criterion: &mut Criterion, count: usize, input: &[u8]) {
+    pub(crate) fn frame(&mut self, criterion: &mut Criterion, count: usize, input: &[u8]) {
         let mut group = criterion.benchmark_group(format!("{}/frame", P::NAME));
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(format!("publish x {count}"), |bencher| {
@@ -134,10 +134,10 @@ impl<P: Protocol<Settings: Default>> Bench<P> {
 }
 
 /// A message's id as clients make them.
-pub const ID: [u8; 32] = *b"550e8400e29b41d4a716446655440000";
+pub(crate) const ID: [u8; 32] = *b"550e8400e29b41d4a716446655440000";
 
 /// What `write` appends.
-pub fn packet(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(crate) fn packet(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out);
     out

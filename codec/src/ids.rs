@@ -70,9 +70,10 @@ impl MessageId {
 
     /// The gateway's own id of a message: its stamp as 32 lower-case hexadecimal digits.
     pub fn of_stamp(stamp: u128) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut bytes = [0; Self::MAX];
-        for (place, digit) in bytes.iter_mut().zip((0..32).rev()) {
-            *place = b"0123456789abcdef"[(stamp >> (4 * digit)) as usize & 15];
+        for (pair, byte) in bytes.as_chunks_mut().0.iter_mut().zip(stamp.to_be_bytes()) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         }
         Self { len: 32, bytes }
     }

@@ -198,6 +198,7 @@ impl Protocol for ImDemo {
             room: false,
             refusals: true,
             patience: Patience::None,
+            keeps_older: false,
         }
     }
 
@@ -216,12 +217,8 @@ impl Protocol for ImDemo {
 impl State {
     /// The next sub-message, in the order of their numbers; `None` if the Command has none.
     fn part<'a>(&mut self, command: Command<'a>) -> Option<Part<'a>> {
-        let parts = command.parts().into_iter().enumerate();
-        let mut parts = parts
-            .skip(std::mem::take(&mut self.next).into())
-            .filter_map(|(index, part)| part.map(|part| (index, part)));
-        let (_, part) = parts.next()?;
-        self.next = parts.next().map_or(0, |(index, _)| index as u8);
+        let (part, next) = command.part(std::mem::take(&mut self.next))?;
+        self.next = next;
         Some(part)
     }
 

@@ -51,7 +51,8 @@ pub trait Protocol: Sized {
         quiet: bool,
     ) -> Result<Decoded<std::ops::Range<usize>>, WireError>;
 
-    /// Decodes one packet, the whole of `bytes`. `scratch` comes empty; a protocol whose packets
+    /// Decodes one packet, the whole of `bytes`: a ws message, or what [`Protocol::frame`] found
+    /// last, so that an implementation may remember what it saw there. `scratch` comes empty; a protocol whose packets
     /// cannot be borrowed from as they are puts what it took out of them there.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub struct SimpleIm(Box<State>);
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     scan: Scan,
+    /// `scan` is of a whole packet that was not decoded yet.
+    framed: bool,
     dialect: Dialect,
     /// The login decoded last.
     login: Option<Login>,
@@ -147,7 +149,7 @@ impl Protocol for SimpleIm {
     fn new() -> Self {
         let dialect = Dialect::Single;
         let scan = Scan::new(dialect.is_double());
-        Self(Box::new(State { scan, dialect, login: None, asked: Box::default() }))
+        Self(Box::new(State { scan, framed: false, dialect, login: None, asked: Box::default() }))
     }
 
     fn frame(
@@ -158,10 +160,16 @@ impl Protocol for SimpleIm {
     ) -> Result<Decoded<Range<usize>>, WireError> {
         // What comes late of a packet that was whole without it means nothing; before the first
         // packet there is no such tail.
-        let strays = self.0.login.is_some();
-        let found = self.0.scan.frame(input, quiet, strays);
-        if matches!(found, Ok(Decoded::Frame { .. }) | Err(_)) {
-            self.0.scan = Scan::new(self.0.dialect.is_double());
+        let state = &mut *self.0;
+        let strays = state.login.is_some();
+        if state.framed {
+            state.rewind();
+        }
+        let found = state.scan.frame(input, quiet, strays);
+        match found {
+            Ok(Decoded::Frame { .. }) => state.framed = true,
+            Ok(_) => {}
+            Err(_) => state.rewind(),
         }
         found
     }
@@ -173,8 +181,8 @@ impl Protocol for SimpleIm {
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         let state = &mut *self.0;
-        let fields = Fields::read(bytes, state.dialect.is_double())?;
-        match fields.kind {
+        let fields = state.fields(bytes)?;
+        match fields.kind() {
             Some(Kind::Request) => state.request(&fields, scratch),
             Some(Kind::Message) => {
                 let to = UserId(fields.number_of(&[Field::ToTable, Field::To])?);
@@ -260,6 +268,7 @@ impl Protocol for SimpleIm {
             room: false,
             refusals: false,
             patience: Patience::None,
+            keeps_older: false,
         }
     }
 
@@ -269,6 +278,22 @@ impl Protocol for SimpleIm {
 }
 
 impl State {
+    /// Taken apart when it was framed; over ws there are no frames to be found.
+    fn fields<'a>(&mut self, bytes: &'a [u8]) -> Result<Fields<'a>, WireError> {
+        let fields = match self.framed && self.scan.range().len() == bytes.len() {
+            true => Ok(Fields::of(self.scan, bytes)),
+            false => Fields::read(bytes, self.dialect.is_double()),
+        };
+        self.rewind();
+        fields
+    }
+
+    /// Ready for the next packet.
+    fn rewind(&mut self) {
+        self.scan = Scan::new(self.dialect.is_double());
+        self.framed = false;
+    }
+
     fn request<'a>(
         &mut self,
         fields: &Fields<'a>,
@@ -310,7 +335,7 @@ impl State {
             return Ok(Packet::Nothing);
         }
         self.login = Some(Login { id, reconnect, phone, name: name.into(), device: device.into() });
-        self.dialect = match (fields.double, last) {
+        self.dialect = match (fields.double(), last) {
             (false, _) => Dialect::Single,
             (true, false) => Dialect::Nested,
             (true, true) => Dialect::Device,

@@ -35,6 +35,32 @@ fn said() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
+/// What packets are made of.
+fn piece() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        " ",
+        "\r\n",
+        "# no [m]\n",
+        "[m]",
+        "[[m]]",
+        "[a]",
+        "[[a]]",
+        "[gm]",
+        "[r]",
+        "[x]",
+        "[m.to]",
+        "[gm.group]",
+        "[r.user]",
+        " id = \"a_1\" ",
+        " id = 7",
+        " id = [1, 2]",
+        " c = \"say \\\"no\\\"\" ",
+        " to = 8 ",
+        " t = \"login\"",
+        " device = \"ipad\" token = \"x\"",
+    ])
+}
+
 fn dialect() -> impl Strategy<Value = Dialect> {
     prop::sample::select(&DIALECTS[..])
 }
@@ -168,6 +194,30 @@ proptest! {
         prop_assert!(heard.len() <= stream.len());
         let _ = decode(&mut SimpleIm::new(), &Settings::default(), &stream);
         let _ = decode_server(&stream);
+    }
+
+    /// What was seen of a packet when it was framed is what is in it.
+    #[test]
+    fn what_was_framed_means_the_same_as_on_its_own(
+        dialect in dialect(),
+        pieces in prop::collection::vec(piece(), 1..10),
+    ) {
+        let (stream, settings) = (pieces.concat(), Settings::default());
+        let mut framed = Connection::of(dialect).codec;
+        let mut at = 0;
+        while let Ok(Decoded::Frame { value, consumed }) =
+            framed.frame(&settings, &stream.as_bytes()[at..], true)
+        {
+            let packet = &stream.as_bytes()[at..][value];
+            let alone = decode(&mut Connection::of(dialect).codec, &settings, packet);
+            let mut again = Connection::of(dialect).codec;
+            again.frame(&settings, &stream.as_bytes()[at..], true).expect("as before");
+            prop_assert_eq!(decode(&mut again, &settings, packet), alone);
+            at += consumed;
+            if consumed == 0 || at == stream.len() {
+                break;
+            }
+        }
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub(crate) struct LoginWait {
     /// `None`: he said his number, not his name.
     pub(crate) name: Option<Arc<[u8]>>,
     pub(crate) terminal: u64,
+    /// The ws message of the login, if it carries more than that.
+    pub(crate) message: Vec<u8>,
     /// Once verified and to be handed over: where, and with what.
     pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
 }
@@ -192,12 +194,17 @@ impl Conn {
     }
 
     /// The state that goes to another shard, with a verified login.
-    pub(crate) fn take_hand_over(&mut self, login: crate::home::Login) -> HandOver {
+    pub(crate) fn take_hand_over(
+        &mut self,
+        login: crate::home::Login,
+        message: Vec<u8>,
+    ) -> HandOver {
         HandOver {
             framing: std::mem::take(&mut self.framing),
             protocol: std::mem::replace(&mut self.protocol, AnyProtocol::new(ProtocolId::ALL[0])),
             tls: self.tls.take(),
             spill: std::mem::take(&mut self.spill),
+            message,
             login,
         }
     }

@@ -345,8 +345,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 if opcode == Opcode::Text && !text {
                     return self.hang_up(slot, CloseReason::TextMessage, now);
                 }
-                // What follows a login in the same message has no place to wait in.
-                while self.packet(slot, &payload, now) == Packets::More {}
+                self.packets(slot, &payload, now);
             }
             Event::Ping(payload) => {
                 let pong = |out: &mut Vec<u8>| {
@@ -394,6 +393,17 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.world.counters.count_malformed(error.what);
                 self.hang_up_malformed(slot, error.what, now);
                 Some(bytes.len())
+            }
+        }
+    }
+
+    /// The packets of one ws message; those behind a login wait for it.
+    pub(crate) fn packets(&mut self, slot: Slot, bytes: &[u8], now: Now) {
+        loop {
+            match self.packet(slot, bytes, now) {
+                Packets::More => {}
+                Packets::Done => return,
+                Packets::Later => return self.keep_message(slot, bytes.to_vec()),
             }
         }
     }

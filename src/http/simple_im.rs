@@ -82,7 +82,7 @@ impl Face {
 
     /// The token of a request's cookie, and what it stands for.
     async fn holder(&self, headers: &HeaderMap) -> Result<Holder, Answer> {
-        let token = cookie_token(headers).ok_or(Answer::crash())?;
+        let token = cookie_token(headers).ok_or_else(Answer::crash)?;
         self.holder_of(token).await
     }
 

@@ -97,16 +97,28 @@ impl<'a> Command<'a> {
         Ok(command)
     }
 
-    /// The sub-messages in the order of their numbers.
-    pub(super) fn parts(self) -> [Option<Part<'a>>; 6] {
-        [
-            self.connect.map(Part::Connect),
-            self.disconnect.then_some(Part::Disconnect),
-            self.request.map(Part::Request),
-            self.response.map(Part::Response),
-            self.ping.map(Part::Ping),
-            self.pong.then_some(Part::Pong),
-        ]
+    /// Of the sub-messages in the order of their numbers, the first one behind the first `skip`
+    /// places, and the place of the one after it; 0: there is none.
+    pub(super) fn part(self, skip: u8) -> Option<(Part<'a>, u8)> {
+        let present = [
+            self.connect.is_some(),
+            self.disconnect,
+            self.request.is_some(),
+            self.response.is_some(),
+            self.ping.is_some(),
+            self.pong,
+        ];
+        let mut places = (0..).zip(present).skip(skip.into()).filter(|(_, present)| *present);
+        let (place, _) = places.next()?;
+        let part = match place {
+            0 => self.connect.map(Part::Connect),
+            1 => Some(Part::Disconnect),
+            2 => self.request.map(Part::Request),
+            3 => self.response.map(Part::Response),
+            4 => self.ping.map(Part::Ping),
+            _ => Some(Part::Pong),
+        };
+        Some((part?, places.next().map_or(0, |(place, _)| place)))
     }
 }
 

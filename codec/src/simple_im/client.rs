@@ -153,7 +153,7 @@ impl Framer {
 /// [`WireError`] if the gateway never sends such a packet.
 pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
     let fields = Fields::read(bytes, false)?;
-    match fields.kind {
+    match fields.kind() {
         Some(Kind::Reply) => reply(&fields),
         Some(Kind::Message) => {
             let to = UserId(fields.number_of(&[Field::ToTable, Field::To])?);

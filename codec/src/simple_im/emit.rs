@@ -71,7 +71,7 @@ impl<'a> Emitter<'a> {
 
     fn escaped(&mut self, text: &[u8]) {
         let mut rest = text;
-        while let Some(at) = rest.iter().position(|byte| letter(*byte).is_some()) {
+        while let Some(at) = rest.iter().position(|byte| IS_ESCAPED[usize::from(*byte)]) {
             let (plain, special) = rest.split_at(at);
             self.out.extend_from_slice(plain);
             self.out.extend(letter(special[0]).iter().flat_map(|letter| [b'\\', *letter]));
@@ -82,7 +82,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// The earlier parser's escapes: what stands for `byte` behind a backslash.
-fn letter(byte: u8) -> Option<u8> {
+const fn letter(byte: u8) -> Option<u8> {
     Some(match byte {
         0 => b'0',
         b'\t' => b't',
@@ -92,6 +92,17 @@ fn letter(byte: u8) -> Option<u8> {
         _ => return None,
     })
 }
+
+/// Bytes with a letter.
+static IS_ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = letter(byte as u8).is_some();
+        byte += 1;
+    }
+    table
+};
 
 /// What a letter behind a backslash stands for: the reverse of [`letter`].
 fn escaped(letter: u8) -> Option<u8> {

@@ -3,9 +3,11 @@
 //! Owns: the forms of values: texts with and without escapes, numbers with and without quotes,
 //! names. Never: what a packet asks for.
 
+use std::ops::Range;
+
 use super::emit::unescape;
 use super::lexer::{Form, Span};
-use super::scan::{Field, Kind, Scan, Step};
+use super::scan::{Field, Kind, Scan};
 use crate::error::{Malformed, WireError};
 use crate::ids::MessageId;
 
@@ -16,46 +18,57 @@ pub const NAME_MAX: usize = MessageId::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a> {
     bytes: &'a [u8],
-    /// `None`: no header of a packet, so the tail of one that was whole without it, or nothing.
-    pub(super) kind: Option<Kind>,
-    pub(super) double: bool,
-    spans: [Option<Span>; Field::COUNT],
+    /// Where `bytes` begin in the input that was scanned.
+    base: usize,
+    scan: Scan,
 }
 
 impl<'a> Fields<'a> {
     /// All of `bytes` as one packet; `double`: the brackets of the connection.
     pub(super) fn read(bytes: &'a [u8], double: bool) -> Result<Self, WireError> {
         let mut scan = Scan::new(double);
-        let mut spans = [None; Field::COUNT];
-        while let Step::Field(field, span) = Self::step(&mut scan, bytes)? {
-            spans[field as usize] = Some(span);
+        if let Some(at) = scan.read(bytes)? {
+            return Err(WireError::new(Malformed::TrailingBytes, at));
         }
-        if let Step::Field(field, span) = scan.last(bytes)? {
-            spans[field as usize] = Some(span);
-        }
+        scan.end(bytes)?;
         if !scan.is_between_tokens() {
             return Err(scan.error(Malformed::Truncated));
         }
-        Ok(Self { bytes, kind: scan.kind(), double: scan.double(), spans })
+        Ok(Self { bytes, base: 0, scan })
     }
 
-    fn step(scan: &mut Scan, bytes: &[u8]) -> Result<Step, WireError> {
-        match scan.next(bytes)? {
-            Step::Next(at) => Err(WireError::new(Malformed::TrailingBytes, at)),
-            step => Ok(step),
-        }
+    /// The packet that `scan` has found whole: `bytes` are its range.
+    pub(super) fn of(scan: Scan, bytes: &'a [u8]) -> Self {
+        Self { bytes, base: scan.range().start, scan }
+    }
+
+    /// `None`: no header of a packet, so the tail of one that was whole without it, or nothing.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.scan.kind()
+    }
+
+    pub(super) fn double(&self) -> bool {
+        self.scan.double()
     }
 
     pub(super) fn has(&self, field: Field) -> bool {
-        self.spans[field as usize].is_some()
+        self.scan.span(field).is_some()
     }
 
     /// The bytes of a field that the packet must have, as they stand there.
     fn raw(&self, field: Field) -> Result<(&'a [u8], Span), WireError> {
-        match self.spans[field as usize] {
-            Some(span) if span.form != Form::Array => Ok((&self.bytes[span.start..span.end], span)),
-            span => Err(missing(span.map_or(self.bytes.len(), |span| span.start))),
+        match self.scan.span(field) {
+            Some(span) if span.form != Form::Array => {
+                let Range { start, end } = span.range();
+                Ok((&self.bytes[start - self.base..end - self.base], span))
+            }
+            Some(span) => Err(self.wrong(span)),
+            None => Err(missing(self.bytes.len())),
         }
+    }
+
+    fn wrong(&self, span: Span) -> WireError {
+        missing(span.range().start - self.base)
     }
 
     /// The text of a field, and whether it holds escapes: then it is not yet what was said.
@@ -98,7 +111,7 @@ impl<'a> Fields<'a> {
         let fits = (1..=NAME_MAX).contains(&name.len())
             && !name.iter().any(|byte| matches!(byte, b'"' | b'\\') || byte.is_ascii_control())
             && simdutf8::basic::from_utf8(name).is_ok();
-        if fits { Ok(name) } else { Err(missing(span.start)) }
+        if fits { Ok(name) } else { Err(self.wrong(span)) }
     }
 
     /// A message's id.
@@ -114,7 +127,7 @@ impl<'a> Fields<'a> {
             true => str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
             false => None,
         };
-        let number: u32 = number.ok_or_else(|| missing(span.start))?;
+        let number: u32 = number.ok_or_else(|| self.wrong(span))?;
         let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
         Ok((number, &digits[zeros.min(digits.len() - 1)..]))
     }

@@ -71,12 +71,28 @@ pub(super) enum Item {
     },
 }
 
-/// A value as it stands in the packet, without its quotes.
+/// A value as it stands in the packet, without its quotes. Small: a connection keeps many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
+    start: u32,
+    end: u32,
     pub(super) form: Form,
+}
+
+impl Span {
+    /// Of nothing.
+    pub(super) const NONE: Self = Self { start: 0, end: 0, form: Form::Bare };
+
+    fn new(range: Range<usize>, form: Form) -> Self {
+        // Input is given up long before it is that long.
+        let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { start: offset(range.start), end: offset(range.end), form }
+    }
+
+    /// Where it stands in the input.
+    pub(super) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,14 +170,15 @@ impl Lexer {
                 }
                 return self.named(input, true).map(Some);
             }
-            State::Key | State::Equals => self.key(byte)?,
+            State::Key => self.key(input)?,
+            State::Equals => self.equals(byte)?,
             State::Value => self.value(byte)?,
             State::Quoted => return Ok(self.quoted(input)),
             State::Escaped => {
                 self.at += 1;
                 self.state = State::Quoted;
             }
-            State::Bare => return self.bare(byte),
+            State::Bare => return self.bare(input),
             State::Array(depth) => return self.array(byte, depth),
             State::ArrayQuoted(depth) => {
                 self.state = match byte {
@@ -196,15 +213,21 @@ impl Lexer {
     }
 
     fn header(&mut self, input: &[u8], byte: u8, double: bool) -> Result<Option<Item>, WireError> {
-        match byte {
-            b'[' if self.at == self.start + 1 => self.state = State::Header { double: true },
-            b']' if double => self.state = State::HeaderEnd,
-            b']' => return self.named(input, false).map(Some),
-            b'[' | b'"' | b'=' | b'#' | b',' => return Err(self.error(Malformed::Syntax)),
-            _ => {}
+        if byte == b'[' && self.at == self.start + 1 {
+            self.state = State::Header { double: true };
+            self.at += 1;
+            return Ok(None);
         }
-        self.at += 1;
-        Ok(None)
+        match self.run(input, |byte| matches!(byte, b']' | b'[' | b'"' | b'=' | b'#' | b',')) {
+            None => Ok(None),
+            Some(b']') if double => {
+                self.state = State::HeaderEnd;
+                self.at += 1;
+                Ok(None)
+            }
+            Some(b']') => self.named(input, false).map(Some),
+            Some(_) => Err(self.error(Malformed::Syntax)),
+        }
     }
 
     /// At the last bracket of a header.
@@ -227,17 +250,20 @@ impl Lexer {
         Ok(Item::Header { name: start..end, start: self.start, double })
     }
 
-    fn key(&mut self, byte: u8) -> Result<(), WireError> {
-        if self.state == State::Key {
-            if byte == b'"' || byte == b'[' || byte == b'#' {
-                return Err(self.error(Malformed::Syntax));
+    fn key(&mut self, input: &[u8]) -> Result<(), WireError> {
+        match self.run(input, ends_bare) {
+            None => Ok(()),
+            Some(byte) => {
+                self.key_end = self.at;
+                self.equals(byte)
             }
-            self.key_end = self.at;
         }
+    }
+
+    fn equals(&mut self, byte: u8) -> Result<(), WireError> {
         self.state = match byte {
             b'=' => State::Value,
             _ if is_blank(byte) => State::Equals,
-            _ if self.state == State::Key && !ends_key(byte) => State::Key,
             _ => return Err(self.error(Malformed::Syntax)),
         };
         self.at += 1;
@@ -263,14 +289,11 @@ impl Lexer {
 
     /// Runs to the closing quote or to a backslash that counts.
     fn quoted(&mut self, input: &[u8]) -> Option<Item> {
-        let stops = |byte: &u8| *byte == b'"' || (*byte == b'\\' && !self.double);
-        let unread = &input[self.at..];
-        let Some(length) = unread.iter().position(stops) else {
-            self.at = input.len();
-            return None;
+        let byte = match self.double {
+            true => self.run(input, |byte| byte == b'"'),
+            false => self.run(input, |byte| byte == b'"' || byte == b'\\'),
         };
-        self.at += length;
-        if input[self.at] == b'\\' {
+        if byte? == b'\\' {
             self.state = State::Escaped;
             self.at += 1;
             return None;
@@ -280,17 +303,21 @@ impl Lexer {
         Some(item)
     }
 
-    fn bare(&mut self, byte: u8) -> Result<Option<Item>, WireError> {
-        match byte {
-            _ if is_blank(byte) => Ok(Some(self.pair(Form::Bare))),
-            b'[' | b'#' => Ok(Some(self.pair(Form::Bare))),
-            b'"' => Err(self.error(Malformed::Syntax)),
-            _ if ends_key(byte) => Err(self.error(Malformed::Syntax)),
-            _ => {
-                self.at += 1;
-                Ok(None)
-            }
+    fn bare(&mut self, input: &[u8]) -> Result<Option<Item>, WireError> {
+        match self.run(input, ends_bare) {
+            None => Ok(None),
+            Some(byte) if is_blank(byte) => Ok(Some(self.pair(Form::Bare))),
+            Some(b'[' | b'#') => Ok(Some(self.pair(Form::Bare))),
+            Some(_) => Err(self.error(Malformed::Syntax)),
         }
+    }
+
+    /// Moves on to the next byte that `stops`; `None`: it has not come yet.
+    fn run(&mut self, input: &[u8], stops: impl Fn(u8) -> bool) -> Option<u8> {
+        let unread = &input[self.at..];
+        let length = unread.iter().position(|byte| stops(*byte));
+        self.at += length.unwrap_or(unread.len());
+        length.map(|length| unread[length])
     }
 
     fn array(&mut self, byte: u8, depth: u8) -> Result<Option<Item>, WireError> {
@@ -312,7 +339,7 @@ impl Lexer {
     /// The value ends before the current byte.
     fn pair(&mut self, form: Form) -> Item {
         self.state = State::Between;
-        let value = Span { start: self.value, end: self.at, form };
+        let value = Span::new(self.value..self.at, form);
         Item::Pair { key: self.start..self.key_end, value }
     }
 }
@@ -322,6 +349,11 @@ const DEPTH_MAX: u8 = 8;
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Bytes that no key and no bare value holds.
+fn ends_bare(byte: u8) -> bool {
+    is_blank(byte) || ends_key(byte) || matches!(byte, b'"' | b'[' | b'#')
 }
 
 /// Bytes that no key and no bare value holds, beside those that begin another token.

@@ -79,7 +79,7 @@ enum Table {
     Unknown,
 }
 
-/// The packet that the input begins with, as far as it was looked at.
+/// The packet that the input begins with, as far as it was looked at: once it is whole, its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scan {
     lexer: Lexer,
@@ -89,6 +89,8 @@ pub(super) struct Scan {
     table: Table,
     /// One bit per [`Field`].
     seen: u32,
+    /// By [`Field`], of those that were seen.
+    spans: [Span; Field::COUNT],
     /// The request is one that carries a user.
     login: bool,
     /// There is a key before the first header, or a header with a dot.
@@ -96,14 +98,6 @@ pub(super) struct Scan {
     /// From the first header to the end of the last value: `start <= end`.
     start: usize,
     end: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Field(Field, Span),
-    /// The next packet begins here.
-    Next(usize),
-    End,
 }
 
 /// Whether a packet that the input ends behind is all there.
@@ -124,6 +118,7 @@ impl Scan {
             double,
             table: Table::Unknown,
             seen: 0,
+            spans: [Span::NONE; Field::COUNT],
             login: false,
             stray: false,
             start: 0,
@@ -143,20 +138,32 @@ impl Scan {
         self.lexer.error(what)
     }
 
-    /// The next field of the packet.
-    pub(super) fn next(&mut self, input: &[u8]) -> Result<Step, WireError> {
-        while let Some(item) = self.lexer.next(input)? {
-            if let Some(step) = self.take(input, item)? {
-                return Ok(step);
-            }
-        }
-        Ok(Step::End)
+    /// Where the packet stands, of which [`Self::frame`] has said that it is whole.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.end
     }
 
-    /// The field that the packet ends with if nothing more comes: after [`Step::End`].
-    pub(super) fn last(&mut self, input: &[u8]) -> Result<Step, WireError> {
-        let Some(item) = self.lexer.last() else { return Ok(Step::End) };
-        Ok(self.take(input, item)?.unwrap_or(Step::End))
+    /// Where the value of a field of the packet stands.
+    pub(super) fn span(&self, field: Field) -> Option<Span> {
+        self.has(&[field]).then(|| self.spans[field as usize])
+    }
+
+    /// Looks at all of `input`, or to where the next packet begins.
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<Option<usize>, WireError> {
+        while let Some(item) = self.lexer.next(input)? {
+            if let Some(next) = self.take(input, item)? {
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the value that `input` ends with for whole: after [`Self::read`].
+    pub(super) fn end(&mut self, input: &[u8]) -> Result<(), WireError> {
+        if let Some(item) = self.lexer.last() {
+            self.take(input, item)?;
+        }
+        Ok(())
     }
 
     /// Whether what was looked at ends between two tokens.
@@ -174,66 +181,61 @@ impl Scan {
         quiet: bool,
         strays: bool,
     ) -> Result<Decoded<Range<usize>>, WireError> {
-        let next = loop {
-            match self.next(input)? {
-                Step::Field(..) => {}
-                Step::Next(at) => break Some(at),
-                Step::End => break None,
-            }
-        };
-        // What it would be if nothing more came.
-        let mut whole = *self;
-        whole.last(input)?;
-        if whole.stray && !strays {
-            return Err(WireError::new(Malformed::Syntax, whole.start));
+        let next = self.read(input)?;
+        // Only a value without quotes may go on, and is not yet one of the fields.
+        let ending = self.lexer.ending();
+        let before = (next.is_none() && ending == Ending::Open).then_some(*self);
+        // What it is if nothing more comes.
+        self.end(input)?;
+        if self.stray && !strays {
+            return Err(WireError::new(Malformed::Syntax, self.start));
         }
         if let Some(at) = next {
             return self.framed(at);
         }
-        match whole.is_whole(strays, self.lexer.ending()) {
-            Whole::Yes => whole.framed(input.len()),
-            Whole::Perhaps if quiet => whole.framed(input.len()),
-            Whole::Perhaps if input.len() <= PACKET_MAX => Ok(Decoded::Unsure),
-            _ if input.len() >= PACKET_MAX => Err(WireError::new(Malformed::TooLarge, input.len())),
-            _ => Ok(Decoded::NeedMore { total: input.len() + 1 }),
-        }
+        let more = match self.is_whole(strays, ending) {
+            Whole::Yes => return self.framed(input.len()),
+            Whole::Perhaps if quiet => return self.framed(input.len()),
+            Whole::Perhaps if input.len() <= PACKET_MAX => Decoded::Unsure,
+            _ if input.len() >= PACKET_MAX => {
+                return Err(WireError::new(Malformed::TooLarge, input.len()));
+            }
+            _ => Decoded::NeedMore { total: input.len() + 1 },
+        };
+        *self = before.unwrap_or(*self);
+        Ok(more)
     }
 
     fn framed(&self, consumed: usize) -> Result<Decoded<Range<usize>>, WireError> {
         if self.end - self.start > PACKET_MAX {
             return Err(WireError::new(Malformed::TooLarge, self.end));
         }
-        Ok(Decoded::Frame { value: self.start..self.end, consumed })
+        Ok(Decoded::Frame { value: self.range(), consumed })
     }
 
-    fn take(&mut self, input: &[u8], item: Item) -> Result<Option<Step>, WireError> {
+    /// Notes an item of the packet; `Some`: the next one begins here.
+    fn take(&mut self, input: &[u8], item: Item) -> Result<Option<usize>, WireError> {
         match item {
             Item::Header { name, start, double } => {
                 let end = self.lexer.at();
-                self.header(&input[name], start, end, double)
+                Ok(self.header(&input[name], start, end, double))
             }
-            Item::Pair { key, value } => self.pair(input, key, value),
+            Item::Pair { key, value } => self.pair(input, key, value).map(|()| None),
         }
     }
 
-    fn header(
-        &mut self,
-        name: &[u8],
-        start: usize,
-        end: usize,
-        double: bool,
-    ) -> Result<Option<Step>, WireError> {
+    fn header(&mut self, name: &[u8], start: usize, end: usize, double: bool) -> Option<usize> {
         let child = name.iter().position(|byte| *byte == b'.').map(|dot| name.split_at(dot));
         match (child, self.kind) {
             (Some((top, child)), Some(kind)) => {
                 self.table = table(kind, top, &child[1..]);
                 self.end = end;
-                Ok(None)
+                None
             }
             (Some(_), None) => {
                 self.begin_stray(start);
                 self.end = end;
-                Ok(None)
+                None
             }
             (None, None) if !self.stray => {
                 self.kind = Some(kind(name));
@@ -241,35 +243,31 @@ impl Scan {
                 self.table = Table::Top;
                 self.start = start;
                 self.end = end;
-                Ok(None)
+                None
             }
-            (None, _) => Ok(Some(Step::Next(start))),
+            (None, _) => Some(start),
         }
     }
 
-    fn pair(
-        &mut self,
-        input: &[u8],
-        key: Range<usize>,
-        value: Span,
-    ) -> Result<Option<Step>, WireError> {
+    fn pair(&mut self, input: &[u8], key: Range<usize>, value: Span) -> Result<(), WireError> {
         // With the closing quote or bracket.
-        self.end = self.lexer.at().max(value.end);
+        self.end = self.lexer.at().max(value.range().end);
         let Some(kind) = self.kind else {
             self.begin_stray(key.start);
-            return Ok(None);
+            return Ok(());
         };
         // An unknown key means nothing, and twice nothing is nothing.
-        let Some(field) = field(kind, self.table, &input[key.clone()]) else { return Ok(None) };
+        let Some(field) = field(kind, self.table, &input[key.clone()]) else { return Ok(()) };
         let bit = 1 << field as u8;
         if self.seen & bit != 0 {
             return Err(WireError::new(Malformed::Syntax, key.start));
         }
         self.seen |= bit;
+        self.spans[field as usize] = value;
         if (kind, field) == (Kind::Request, Field::Type) {
-            self.login = matches!(&input[value.start..value.end], b"login" | b"reconnect");
+            self.login = matches!(&input[value.range()], b"login" | b"reconnect");
         }
-        Ok(Some(Step::Field(field, value)))
+        Ok(())
     }
 
     fn begin_stray(&mut self, start: usize) {

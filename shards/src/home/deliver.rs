@@ -152,6 +152,7 @@ impl Home {
             return;
         };
         let by_bytes = session.manners.acks == Acks::Bytes;
+        let sent_is_enough = session.manners.acks == Acks::Sent;
         let retry_at = match by_bytes {
             true => now,
             false => now.plus_ms(self.config.retry_interval_ms),
@@ -184,7 +185,7 @@ impl Home {
         if session.manners.resends {
             session.deadline.want(fx, Timer::Session(slot), retry_at);
         }
-        if !self.config.require_push_ack {
+        if sent_is_enough {
             self.count_sent_as_acknowledged(slot, now, fx);
         }
     }
@@ -395,7 +396,7 @@ impl Home {
         fx.store(Request::Read { user, after, rows: READ_ROWS, bytes: READ_BYTES });
     }
 
-    /// Receivers that never acknowledge (`require_push_ack = false`): in the socket is delivered.
+    /// [`Acks::Sent`]: in the socket is delivered.
     fn count_sent_as_acknowledged(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;

@@ -8,7 +8,6 @@ use codec::{
 };
 use storage::{DeadReason, Request};
 
-use crate::config::DuplicatePolicy;
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::{Kept, Mode};
@@ -56,7 +55,7 @@ impl Home {
     pub fn login(&mut self, slot: Slot, login: Login, now: Now, fx: &mut impl Effects) {
         let index = self.users.find_or_insert(login.user);
         let old = self.same_terminal(index, login.terminal);
-        if old.is_some() && self.config.duplicate_policy == DuplicatePolicy::RejectNew {
+        if old.is_some() && login.manners.keeps_older {
             fx.transmit(slot, &Outgoing::Refused(Refusal::Taken));
             fx.close(slot, CloseReason::LoginRefused);
             return;
@@ -120,7 +119,6 @@ impl Home {
 
     /// A packet that made no sense: answered, forgiven a few times.
     pub fn malformed(&mut self, slot: Slot, what: Malformed, now: Now, fx: &mut impl Effects) {
-        let max_invalid = self.config.max_invalid;
         let Some(session) = self.session(slot) else { return };
         if session.kind == Kind::Door {
             return self.door_malformed(slot, what, now, fx);
@@ -129,7 +127,7 @@ impl Home {
         session.invalid = session.invalid.saturating_add(1);
         let close = match session.manners.patience {
             Patience::None => true,
-            Patience::Some => session.invalid > max_invalid,
+            Patience::UpTo(max) => session.invalid > max,
             Patience::Endless => false,
         };
         fx.transmit(slot, &Outgoing::Invalid(what));
@@ -166,7 +164,7 @@ impl Home {
             return self.door_timer(slot, now, fx);
         }
         let Manners { acks, heartbeat, .. } = session.manners;
-        if !fx.is_read(slot) && acks == Acks::Packets {
+        if !fx.is_read(slot) && acks != Acks::Bytes {
             // We do not read it, so it cannot answer: silence means nothing.
             self.postpone(slot, now);
             return self.arm_session(slot, fx);
