@@ -269,6 +269,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn take_messages(&mut self, now: Now) -> bool {
         for _ in 0..TURN_MESH {
             let Some((from, message)) = self.world.mesh.receive() else { return false };
+            if matches!(message, ShardMessage::Group { .. }) {
+                // Who changes a group hears of it after the store has told us: whatever he says to
+                // the group then finds the change.
+                self.take_replies(now);
+            }
             match message {
                 ShardMessage::Adopt { token, state } => self.adopt(token, state, now),
                 message => self.home.message(from, message, now, &mut self.world),
