@@ -22,7 +22,14 @@ fn listener(rest: &str) -> String {
 fn the_defaults_are_the_loopback_demo() {
     let config = check("").expect("defaults are right");
     let urls: Vec<_> = config.listeners.iter().map(Listener::url).collect();
-    let expected = ["ws://127.0.0.1:9095/ws", "wss://127.0.0.1:8443/wss", "tcp://127.0.0.1:19095"];
+    let expected = [
+        "ws://127.0.0.1:9095/ws",
+        "wss://127.0.0.1:8443/wss",
+        "tcp://127.0.0.1:19095",
+        "tcp://127.0.0.1:1987",
+        "tcp://127.0.0.1:5000",
+        "tcp://127.0.0.1:9876",
+    ];
     assert_eq!(urls, expected);
     assert_eq!(config.listeners[0].paths, ["/ws", "/", "/wss"]);
     assert_eq!(config.http, config.admin);
@@ -95,7 +102,18 @@ fn each_rule_between_keys_names_its_key_and_what_would_be_right() {
     let cases = [
         ("[auth]\nmode = \"http\"", "r.toml:2:1: auth.mode: \"http\" needs auth.http_url"),
         ("[auth]\nhttp_url = \"auth.example\"", "r.toml:2:1: auth.http_url: is no URL; use http"),
-        ("[store]\nbackend = \"external\"", "r.toml:2:1: store.backend: \"external\" (PostgreSQL"),
+        (
+            "[store]\nbackend = \"external\"\nredis = \"redis://a\"",
+            "default: store.postgres: is no URL; use postgres://",
+        ),
+        (
+            "[store]\nbackend = \"external\"\npostgres = \"postgres://a\"\nredis = \"a\"",
+            "r.toml:4:1: store.redis: is no URL; use redis://host:6379/0",
+        ),
+        (
+            "[protocol.simple-im]\nadvertise = \"here\"",
+            "r.toml:2:1: protocol.simple-im.advertise: \"here\" is no address and port",
+        ),
         ("[tls]\ncert = \"a.pem\"", "r.toml:2:1: tls.cert: has no tls.key"),
         ("[tls]\nkey = \"a.pem\"", "r.toml:2:1: tls.key: has no tls.cert"),
         ("[groups]\npool_max = 3", "r.toml:2:1: groups.pool_max: is less than groups.pool_size"),

@@ -90,7 +90,7 @@ fn variables_reach_listeners_and_lists() {
     assert_eq!(parsed.raw.binary_publish.allow, ["10.0.0.0/8", "::1"]);
     assert_eq!(
         lines(read_with("", "RINGPOST_LISTENER_9_BIND", "0.0.0.0:443")),
-        ["RINGPOST_LISTENER_9_BIND: listener[9].bind: there are 3 listeners, numbered from 0"]
+        ["RINGPOST_LISTENER_9_BIND: listener[9].bind: there are 6 listeners, numbered from 0"]
     );
 }
 
