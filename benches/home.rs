@@ -11,7 +11,7 @@ use codec::{
     TenantId, UserId, UserKey,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use shards::config::{AckPolicy, DuplicatePolicy, Listener};
+use shards::config::{AckPolicy, Listener};
 use shards::home::effects::{Effects, Timer};
 use shards::home::{Home, Login};
 use shards::io::{Now, ShardIndex, Slot};
@@ -133,12 +133,9 @@ fn config() -> ShardConfig {
         persist_after_ms: 200,
         retry_interval_ms: 2_000,
         retry_max: 3,
-        require_push_ack: true,
         heartbeat_interval_ms: 30_000,
         heartbeat_max_missed: u8::MAX,
         login_deadline_ms: 10_000,
-        duplicate_policy: DuplicatePolicy::KickOld,
-        max_invalid: 0,
         open_groups: true,
         echo_to_sender: false,
         group_cache_ms: 1_000,

@@ -28,7 +28,6 @@ use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::sidecar::{Observer, Port, Sidecar};
 
 use crate::config::Config;
-use crate::config::keys::DupPolicy;
 use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 use crate::figures;
@@ -381,15 +380,9 @@ fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConf
         persist_after_ms: keys.delivery.persist_after_ms,
         retry_interval_ms: keys.delivery.retry_interval_ms,
         retry_max: keys.delivery.retry_max,
-        require_push_ack: binary.require_push_ack,
         heartbeat_interval_ms: keys.heartbeat.interval_ms,
         heartbeat_max_missed: keys.heartbeat.max_missed,
         login_deadline_ms: keys.limits.login_deadline_ms,
-        duplicate_policy: match binary.dup_policy {
-            DupPolicy::KickOld => shards::config::DuplicatePolicy::KickOld,
-            DupPolicy::RejectNew => shards::config::DuplicatePolicy::RejectNew,
-        },
-        max_invalid: binary.max_invalid,
         open_groups: binary.open_groups,
         echo_to_sender: binary.echo_to_sender,
         group_cache_ms: keys.groups.cache_ms,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use storage::Admin as _;
 use storage::SqliteStore;
 use storage::sqlite::Options;
 use tempfile::TempDir;

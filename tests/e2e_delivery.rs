@@ -9,6 +9,7 @@ use codec::PublishKind::User;
 use codec::UserId;
 use codec::binary::client::Tail;
 use common::{Client, Gateway, PATIENCE, Seen, Setup, Want, eventually, id};
+use storage::Admin as _;
 use storage::sqlite::Options;
 use storage::{SqliteStore, Store as _};
 

@@ -11,8 +11,8 @@ use codec::im_demo::types::{
 };
 use codec::{MessageId, PublishKind};
 use common::{
-    DemoClient, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient, TextSeen, Want, Wire,
-    eventually, id,
+    Client, DemoClient, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient, TextSeen, Want,
+    Wire, eventually, id,
 };
 
 /// Two shards and open logins, where nothing is stored for silence.
@@ -22,6 +22,14 @@ fn open() -> Setup {
 
 fn tenant(org: &str, appkey: &str, user: &str) -> Connect {
     Connect { org: org.into(), appkey: appkey.into(), ..DemoClient::connect(user) }
+}
+
+/// One word to a receiver, after which nothing is under way for him: until the store has said after
+/// a login that it holds nothing, messages go through it.
+fn greet(from: &mut DemoClient, to: &mut DemoClient, name: &str) {
+    from.say(name, "greeting", "good morning");
+    to.take_push("good morning");
+    from.expect_taken("greeting");
 }
 
 fn group_op(op: GroupOp, id: &str) -> Group {
@@ -47,6 +55,11 @@ fn im_demo_trap_11_responses_come_in_the_order_of_the_requests() {
     let mut silent = gateway.login(2);
     let mut quick = DemoClient::logged_in(&gateway, 3);
     let mut ann = DemoClient::logged_in(&gateway, 1);
+    // Once he has this one, silence is what the next one waits for.
+    ann.say("u2", "first", "good morning");
+    let first = pushed_id(&mut silent);
+    silent.ack(PublishKind::User, first);
+    ann.expect_taken("first");
     ann.put(|out| {
         let to = |name| (ChatType::Single, name);
         client::send(to("u2"), "slow", "take your time", Some(true), true, out);
@@ -79,6 +92,14 @@ fn im_demo_trap_11_responses_come_in_the_order_of_the_requests() {
     ann.expect_taken("slow again");
     ann.expect_code("last", 0);
     ann.expect_silence();
+}
+
+/// The id of the next push.
+fn pushed_id(client: &mut Client) -> MessageId {
+    match client.next() {
+        Seen::Push { id, .. } => id,
+        other => panic!("{other:?} is no push"),
+    }
 }
 
 /// A request of a type that nobody knows.
@@ -200,13 +221,15 @@ fn messages_that_shall_not_be_kept_are_refused_when_nobody_is_there() {
         ann.send((ChatType::Single, "u2"), id, "now or never", keep);
         ann.expect_code(id, 6);
     }
+    assert_eq!(gateway.metric("ringpost_store_rows_total"), 0);
     let mut ben = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut ben, "u2");
     ann.send((ChatType::Single, "u2"), "m3", "now", Some(false));
     let push = ben.take_push("now");
     assert!(!push.stored);
     ann.expect_taken("m3");
-    ben.expect_silence();
-    assert_eq!(gateway.metric("ringpost_store_rows_total"), 0);
+    drop(ben);
+    DemoClient::logged_in(&gateway, 2).expect_silence();
     let kept = open().set("protocol.im-demo.offline_default", true).start();
     let mut ann = DemoClient::logged_in(&kept, 1);
     ann.send((ChatType::Single, "u2"), "m1", "whenever", None);
@@ -282,7 +305,7 @@ fn contacts_are_directed_and_show_who_is_online_on_both_shards() {
     };
     assert_eq!(listed(&mut ann), expected([2, 3, 4, 5]));
     assert_eq!(listed(&mut other), []);
-    here.into_iter().for_each(common::Client::close);
+    here.into_iter().for_each(Client::close);
     eventually("they have gone", || listed(&mut ann) == expected([5; 4]));
     for _ in 0..2 {
         assert_eq!(ann.contact(ContactOp::Remove, "u5").0, 0);
@@ -328,10 +351,8 @@ fn groups_made_by_im_demo_are_everybodys() {
     dan.send((ChatType::Group, &made[0].id), "m2", "thank you", Some(true));
     ann.take_push("thank you");
     ben.expect(in_group(number, "u4", "thank you"));
-    match carol.next() {
-        Seen::Push { id, .. } => carol.ack(PublishKind::User, id),
-        other => panic!("{other:?}"),
-    }
+    let push = pushed_id(&mut carol);
+    carol.ack(PublishKind::User, push);
     dan.expect_taken("m2");
     // A name of its own, which is taken once.
     let named = group_op(GroupOp::Create, "lobby");

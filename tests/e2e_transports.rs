@@ -147,22 +147,3 @@ fn protocols_over_ws_and_wss_are_one_packet_per_message() {
         assert_eq!((response.code, &*response.id), (0, "m1"));
     }
 }
-
-#[test]
-fn what_comes_with_a_login_in_one_message_is_answered_too() {
-    // Goal: exactly one response per request, on ws as on a stream, handed over or not.
-    let gateway = on("ws");
-    for user in 10..16 {
-        let mut socket = Socket::dial(&gateway, "im-demo", false);
-        socket.binary(|out| {
-            let to = (ChatType::Single, "u7");
-            demo::send(to, "m1", "hello", Some(true), false, out);
-            demo::connect(DemoClient::connect(&format!("u{user}")), false, out);
-        });
-        assert!(matches!(socket.read_demo(), demo::ServerPacket::ConAck(_)));
-        let demo::ServerPacket::Response(response) = socket.read_demo() else {
-            panic!("no response")
-        };
-        assert_eq!((response.code, &*response.id), (0, "m1"));
-    }
-}

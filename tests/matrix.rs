@@ -8,7 +8,9 @@ mod common;
 
 use std::fmt::Write as _;
 
-use common::{Ask, Gateway, Heard, Language, Person, Said, Setup, To, eventually, expect_silence};
+use common::{
+    Gateway, Heard, Language, Person, Said, Setup, To, eventually, expect_silence, greet,
+};
 
 /// A sender and a receiver.
 type Pair = (Language, Language);
@@ -124,6 +126,7 @@ fn local_users_talk_to_each_other_by_name_on_all_protocols() {
 fn direct(gateway: &Gateway, pairs: &[Pair]) -> (Vec<String>, Vec<&'static str>) {
     let mut senders = people(gateway, pairs, DIRECT, |pair| pair.0);
     let mut receivers = people(gateway, pairs, DIRECT + 1, |pair| pair.1);
+    greet(&mut senders, &mut receivers);
     let said = say_all(&mut senders, &receivers);
     let heard = hear_all(&mut receivers, &said);
     expect_no_early_acks(&mut senders, &receivers);
@@ -173,6 +176,7 @@ fn group(gateway: &Gateway, pairs: &[Pair]) -> (Vec<String>, Vec<&'static str>) 
         people.map(login).collect()
     };
     let (mut senders, mut receivers) = (join(0, |pair| pair.0), join(1, |pair| pair.1));
+    greet(&mut senders, &mut receivers);
     let said: Vec<Said> = senders
         .iter_mut()
         .enumerate()

@@ -34,6 +34,7 @@ use std::ops::Range;
 use crate::close::CloseReason;
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
+use crate::manners::{Acks, Manners, Patience};
 use crate::message::{Content, Message, Target};
 use crate::packet::{Connect, Outgoing, Packet, PublishKind, Refusal};
 use crate::protocol::{Protocol, ProtocolId};
@@ -73,6 +74,12 @@ pub struct Settings {
     pub group_push: GroupPush,
     /// The vhosts a client may name; empty: any.
     pub vhosts: Vec<Box<[u8]>>,
+    /// The same terminal logs in again: the older one stays.
+    pub keeps_older: bool,
+    /// Malformed packets after the login that one connection is forgiven.
+    pub max_invalid: u8,
+    /// A push counts as delivered only once the client has acknowledged it; else once it has left.
+    pub require_push_ack: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +120,9 @@ impl Default for Settings {
             max_payload: PAYLOAD_DEFAULT,
             group_push: GroupPush::default(),
             vhosts: Vec::new(),
+            keeps_older: false,
+            max_invalid: 3,
+            require_push_ack: true,
         }
     }
 }
@@ -208,6 +218,15 @@ impl Protocol for Binary {
 
     fn push_variant(&self, settings: &Settings) -> Option<u8> {
         Some(u8::from(self.pushes_group_publish(settings)))
+    }
+
+    fn manners(&self, settings: &Settings) -> Manners {
+        Manners {
+            acks: if settings.require_push_ack { Acks::Packets } else { Acks::Sent },
+            patience: Patience::UpTo(settings.max_invalid),
+            keeps_older: settings.keeps_older,
+            ..Manners::default()
+        }
     }
 
     fn content(body: &[u8]) -> Content<'_> {

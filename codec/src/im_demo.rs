@@ -198,6 +198,7 @@ impl Protocol for ImDemo {
             room: false,
             refusals: true,
             patience: Patience::None,
+            keeps_older: false,
         }
     }
 

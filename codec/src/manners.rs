@@ -20,6 +20,8 @@ pub struct Manners {
     /// The client understands that a publish is refused, and why.
     pub refusals: bool,
     pub patience: Patience,
+    /// Where a terminal logs in again, the newcomer is refused and the older one stays.
+    pub keeps_older: bool,
 }
 
 /// What tells that a client has a push.
@@ -29,6 +31,8 @@ pub enum Acks {
     Packets,
     /// The client cannot say so: its kernel has acknowledged the bytes. Packets count, too.
     Bytes,
+    /// Nothing: what is in the socket counts as delivered. Lossy.
+    Sent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +57,8 @@ pub enum Answers {
 pub enum Patience {
     /// The first ends the connection.
     None,
-    /// As many as are configured.
-    Some,
+    /// So many are.
+    UpTo(u8),
     Endless,
 }
 
@@ -69,7 +73,8 @@ impl Default for Manners {
             gap_ms: 0,
             room: false,
             refusals: false,
-            patience: Patience::Some,
+            patience: Patience::None,
+            keeps_older: false,
         }
     }
 }

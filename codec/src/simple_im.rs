@@ -269,6 +269,7 @@ impl Protocol for SimpleIm {
             room: false,
             refusals: false,
             patience: Patience::None,
+            keeps_older: false,
         }
     }
 

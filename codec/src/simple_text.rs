@@ -185,6 +185,7 @@ impl Protocol for SimpleText {
             room: true,
             refusals: true,
             patience: Patience::Endless,
+            keeps_older: false,
         }
     }
 

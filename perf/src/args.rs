@@ -340,7 +340,7 @@ impl Messages {
     ) -> Result<traffic::Shape, String> {
         Ok(traffic::Shape {
             receivers,
-            depth: self.depth.unwrap_or(if self.is_open_loop() { OPEN_DEPTH } else { 1 }),
+            depth: self.depth.unwrap_or_else(|| if self.is_open_loop() { OPEN_DEPTH } else { 1 }),
             payload: setup.payload(usize::from(self.payload))?,
             await_arrival,
             late_max_ns: self.late_ms.saturating_mul(1_000_000),

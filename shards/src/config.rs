@@ -13,13 +13,6 @@ pub enum AckPolicy {
     Received,
 }
 
-/// What a second login of the same terminal does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DuplicatePolicy {
-    KickOld,
-    RejectNew,
-}
-
 /// Where a protocol is spoken.
 #[derive(Clone, Debug)]
 pub struct Listener {
@@ -71,14 +64,9 @@ pub struct ShardConfig {
     pub persist_after_ms: u64,
     pub retry_interval_ms: u64,
     pub retry_max: u8,
-    /// `false`: a push counts as delivered once it is in the socket.
-    pub require_push_ack: bool,
     pub heartbeat_interval_ms: u64,
     pub heartbeat_max_missed: u8,
     pub login_deadline_ms: u64,
-    pub duplicate_policy: DuplicatePolicy,
-    /// Malformed packets after login that one connection is forgiven.
-    pub max_invalid: u8,
     /// Everybody may publish to every group.
     pub open_groups: bool,
     pub echo_to_sender: bool,

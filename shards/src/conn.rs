@@ -80,6 +80,8 @@ pub(crate) struct LoginWait {
     /// `None`: he said his number, not his name.
     pub(crate) name: Option<Arc<[u8]>>,
     pub(crate) terminal: u64,
+    /// The ws message of the login, if it carries more than that.
+    pub(crate) message: Vec<u8>,
     /// Once verified and to be handed over: where, and with what.
     pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
 }
@@ -99,6 +101,8 @@ pub(crate) struct Conn {
     pub(crate) choked: bool,
     /// What may be a whole packet waits for silence to tell.
     pub(crate) quiet: Quiet,
+    /// Silence until then makes it one.
+    pub(crate) quiet_until: Now,
     /// Until then the login must be complete.
     pub(crate) login_until: Now,
     /// Logins tried, and packets that were none.
@@ -143,6 +147,7 @@ impl Default for Conn {
             held: false,
             choked: false,
             quiet: Quiet::No,
+            quiet_until: Now(0),
             login_until: Now(0),
             tries: 0,
             gap_ms: 0,
@@ -192,12 +197,17 @@ impl Conn {
     }
 
     /// The state that goes to another shard, with a verified login.
-    pub(crate) fn take_hand_over(&mut self, login: crate::home::Login) -> HandOver {
+    pub(crate) fn take_hand_over(
+        &mut self,
+        login: crate::home::Login,
+        message: Vec<u8>,
+    ) -> HandOver {
         HandOver {
             framing: std::mem::take(&mut self.framing),
             protocol: std::mem::replace(&mut self.protocol, AnyProtocol::new(ProtocolId::ALL[0])),
             tls: self.tls.take(),
             spill: std::mem::take(&mut self.spill),
+            message,
             login,
         }
     }

@@ -23,6 +23,8 @@ pub struct HandOver {
     pub(crate) tls: Option<Box<Tls>>,
     /// Bytes that were read and not parsed.
     pub(crate) spill: Vec<u8>,
+    /// See [`crate::conn::LoginWait::message`].
+    pub(crate) message: Vec<u8>,
     pub(crate) login: Login,
 }
 

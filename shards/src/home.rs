@@ -96,6 +96,9 @@ pub struct Home {
     names: Names,
     rooms: HashMap<TenantId, Vec<Slot>>,
     asks: Slab<Ask>,
+    /// Members of the public room that do not keep up, to be ended.
+    slow: Vec<Slot>,
+    draining: bool,
     pub(crate) counters: Counters,
 }
 
@@ -122,6 +125,8 @@ impl Home {
             names: Names::new(),
             rooms: HashMap::new(),
             asks: Slab::new(),
+            slow: Vec::new(),
+            draining: false,
             counters: Counters::default(),
         }
     }
@@ -177,7 +182,7 @@ impl Home {
                 self.fan_done(request, failed.as_deref().unwrap_or_default(), now, fx);
             }
             ShardMessage::Room { tenant, event } => {
-                self.hear_in_room(tenant, &event, None, now, fx);
+                self.hear_in_room(tenant, &event, None, fx);
             }
             ShardMessage::WhoIsHere { tenant, request } => {
                 self.say_who_is_here(from, tenant, request, fx);
@@ -223,7 +228,8 @@ impl Home {
         match session.kind {
             Kind::Door => !self.is_deaf(slot) && unanswered < usize::from(DOOR_OUTSTANDING),
             _ => {
-                session.outstanding < PUBLISHES_OUTSTANDING
+                !session.waiting
+                    && session.outstanding < PUBLISHES_OUTSTANDING
                     && unanswered < usize::from(PUBLISHES_OUTSTANDING)
             }
         }
@@ -260,6 +266,16 @@ impl Home {
         gauges.publishes = self.pendings.len() as u64;
         gauges.dedup_ids = (self.dedup_ids + self.door_window.len()) as u64;
         gauges
+    }
+
+    /// Nothing more is taken from a terminal until its question is answered.
+    fn set_waiting(&mut self, slot: Slot, waiting: bool, fx: &mut impl Effects) {
+        if let Some(session) = self.session(slot) {
+            session.waiting = waiting;
+            if !waiting {
+                fx.resume(slot);
+            }
+        }
     }
 
     fn session(&mut self, slot: Slot) -> Option<&mut Session> {

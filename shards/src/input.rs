@@ -223,11 +223,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
         while at < bytes.len() {
             let rest = &mut bytes[at..];
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
-            if conn.phase == Phase::Online && conn.backlog() >= OUTPUT_HIGH_WATER {
-                // Answers may be longer than questions: who does not read them asks no more.
-                conn.choked = true;
+            if conn.phase == Phase::Online && self.is_choked(slot) {
                 return at;
             }
+            let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let consumed = match (conn.phase, &mut conn.framing) {
                 (Phase::Online, _) if conn.held => return at,
                 (Phase::Online, _) if self.home.is_deaf(slot) => return bytes.len(),
@@ -254,6 +253,15 @@ impl<I: Io, B: Backend> Shard<I, B> {
             }
         }
         at
+    }
+
+    /// Nothing more is taken from a connection that has too much unanswered, or that does not read
+    /// its answers, which may be longer than the questions. It goes on when that is over.
+    fn is_choked(&mut self, slot: Slot) -> bool {
+        let may_read = self.home.may_read(slot) || self.home.is_deaf(slot);
+        let Some(conn) = self.world.conn(slot) else { return false };
+        conn.choked = !may_read || conn.backlog() >= OUTPUT_HIGH_WATER;
+        conn.choked
     }
 
     /// A peer that has not logged in may make us hold so much and no more.
@@ -306,13 +314,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn parse_ws(&mut self, slot: Slot, ws: &mut Ws, bytes: &mut [u8], now: Now) -> usize {
         let mut at = 0;
         while at < bytes.len() {
+            let choked = self.is_choked(slot);
             let Some(conn) = self.world.conn(slot) else { return bytes.len() };
             let message_max = match conn.phase {
                 Phase::Online if conn.held => return at,
-                Phase::Online if conn.backlog() >= OUTPUT_HIGH_WATER => {
-                    conn.choked = true;
-                    return at;
-                }
+                Phase::Online if choked => return at,
                 Phase::Online if self.home.is_deaf(slot) => return bytes.len(),
                 Phase::Online => conn.protocol.id().packet_max(),
                 Phase::Login => LOGIN_BYTES,
@@ -345,8 +351,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 if opcode == Opcode::Text && !text {
                     return self.hang_up(slot, CloseReason::TextMessage, now);
                 }
-                // What follows a login in the same message has no place to wait in.
-                while self.packet(slot, &payload, now) == Packets::More {}
+                self.packets(slot, &payload, now);
             }
             Event::Ping(payload) => {
                 let pong = |out: &mut Vec<u8>| {
@@ -371,12 +376,16 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.world.conn(slot)?;
         let World { conns, config, .. } = &mut self.world;
         let conn = conns.get_mut(slot.index)?;
-        let quiet = conn.quiet == Quiet::Over;
+        // A login that ends with a number is not waited for: it proves itself, and while a receive
+        // is armed the connection could not be handed over.
+        let quiet = conn.quiet == Quiet::Over || conn.phase == Phase::Login;
         match conn.protocol.frame(&config.protocols, bytes, quiet) {
             Ok(Decoded::NeedMore { .. }) => None,
             Ok(Decoded::Unsure) => {
+                let until = now.plus_ms(QUIET_MS);
                 conn.quiet = Quiet::Waiting;
-                self.world.want_deadline(slot, now.plus_ms(QUIET_MS));
+                conn.quiet_until = until;
+                self.world.want_deadline(slot, until);
                 None
             }
             Ok(Decoded::Frame { value, consumed }) => {
@@ -394,6 +403,17 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.world.counters.count_malformed(error.what);
                 self.hang_up_malformed(slot, error.what, now);
                 Some(bytes.len())
+            }
+        }
+    }
+
+    /// The packets of one ws message; those behind a login wait for it.
+    pub(crate) fn packets(&mut self, slot: Slot, bytes: &[u8], now: Now) {
+        loop {
+            match self.packet(slot, bytes, now) {
+                Packets::More => {}
+                Packets::Done => return,
+                Packets::Later => return self.keep_message(slot, bytes.to_vec()),
             }
         }
     }
@@ -432,7 +452,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn online(&mut self, slot: Slot, packet: &Packet<'_>, now: Now) {
         self.home.packet(slot, packet, now, &mut self.world);
         match packet {
-            Packet::Publish(_) | Packet::Query(..) if self.under_pressure() => self.hold(slot),
+            Packet::Publish(_) | Packet::Query(..) | Packet::WhoIsHere if self.under_pressure() => {
+                self.hold(slot);
+            }
             Packet::Ack(_) => self.end_gap(slot),
             _ => {}
         }

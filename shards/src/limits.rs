@@ -8,6 +8,10 @@ pub const WINDOW_MESSAGES: u8 = 64;
 /// Unacknowledged push bytes per connection; one message may exceed it when it is alone.
 pub const WINDOW_BYTES: usize = 64 * 1024;
 
+/// Terminals of one user; one more takes the place of the oldest. Each message goes to all of them,
+/// and a delivery counts those that have it in flight in a byte.
+pub const TERMINALS: usize = 128;
+
 /// Deliveries kept in memory for one user; more go to the store and are read back.
 pub const INBOX_MESSAGES: usize = 256;
 /// Body bytes kept in memory for one user, likewise.

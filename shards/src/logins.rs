@@ -94,8 +94,16 @@ impl<I: Io, B: Backend> Shard<I, B> {
             return self.world.close(slot, reason);
         }
         let deadline = self.world.now.plus_ms(self.world.config.login_deadline_ms);
+        self.world.conns.entry(slot.index).login_until = deadline;
         self.world.want_deadline(slot, deadline);
-        self.arm_receive(slot);
+    }
+
+    /// What the client sent behind a login that was refused is looked at now.
+    fn go_on_after_refusal(&mut self, slot: Slot, now: Now) {
+        if self.world.conn(slot).is_some_and(|conn| conn.phase == Phase::Login) {
+            self.feed(slot, &mut [], now);
+            self.arm_receive(slot);
+        }
     }
 
     fn authenticate(&mut self, slot: Slot, terminal: u64, request: AuthRequest) {
@@ -109,7 +117,15 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.world.clear_deadline(slot);
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Authenticating;
-        conn.wait = Some(Box::new(LoginWait { name, terminal, hand_over: None }));
+        conn.wait =
+            Some(Box::new(LoginWait { name, terminal, message: Vec::new(), hand_over: None }));
+    }
+
+    /// Keeps a message whose login is being checked, for what comes behind it.
+    pub(crate) fn keep_message(&mut self, slot: Slot, message: Vec<u8>) {
+        if let Some(wait) = self.world.conn(slot).and_then(|conn| conn.wait.as_mut()) {
+            wait.message = message;
+        }
     }
 
     /// The authenticator's answer.
@@ -121,8 +137,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         match verdict {
             AuthVerdict::Pass { user, name } => self.verified(slot, *user, name.clone(), now),
-            AuthVerdict::Denied => self.refuse_login(slot, Refusal::BadCredentials),
-            AuthVerdict::UnknownTenant => self.refuse_login(slot, Refusal::UnknownTenant),
+            AuthVerdict::Denied => {
+                self.refuse_login(slot, Refusal::BadCredentials);
+                self.go_on_after_refusal(slot, now);
+            }
+            AuthVerdict::UnknownTenant => {
+                self.refuse_login(slot, Refusal::UnknownTenant);
+                self.go_on_after_refusal(slot, now);
+            }
             AuthVerdict::Unavailable => self.world.close(slot, CloseReason::AuthUnavailable),
         }
     }
@@ -144,8 +166,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
         };
         let home = home_of_user(user, self.world.config.shards);
         if home == self.identity.shard {
+            let message = std::mem::take(&mut wait.message);
             conn.wait = None;
-            return self.go_online(slot, login, now);
+            return self.go_online(slot, login, message, now);
         }
         self.hand_overs += 1;
         let token = token(self.identity.shard, self.hand_overs);
@@ -158,7 +181,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     /// The session begins; what the client sent after its login is parsed now.
-    fn go_online(&mut self, slot: Slot, login: Login, now: Now) {
+    fn go_online(&mut self, slot: Slot, login: Login, message: Vec<u8>, now: Now) {
         if let Some(name) = login.name.as_deref().filter(|_| self.home.is_name_taken(&login)) {
             // Somebody of another name has this id; the authenticator finds a free one.
             let request = AuthRequest {
@@ -170,7 +193,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 role: None,
                 taken: true,
             };
-            return self.authenticate(slot, login.terminal, request);
+            self.authenticate(slot, login.terminal, request);
+            return self.keep_message(slot, message);
         }
         let conn = self.world.conns.entry(slot.index);
         conn.phase = Phase::Online;
@@ -179,6 +203,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
             conn.gap_ms = login.manners.gap_ms;
         }
         self.home.login(slot, login, now, &mut self.world);
+        if !message.is_empty() {
+            self.packets(slot, &message, now);
+        }
         let spill = self.world.conn(slot).map(|conn| std::mem::take(&mut conn.spill));
         if let Some(mut spill) = spill.filter(|spill| !spill.is_empty()) {
             self.feed(slot, &mut spill, now);
@@ -200,13 +227,15 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// The engine has passed a descriptor on, or could not.
     pub(crate) fn handed_over(&mut self, slot: Slot, result: Result<(), Errno>, now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
-        let wait = conn.wait.take().and_then(|wait| wait.hand_over);
-        let Some((home, token, login)) = wait else { return };
+        let Some(LoginWait { message, hand_over, .. }) = conn.wait.take().map(|wait| *wait) else {
+            return;
+        };
+        let Some((home, token, login)) = hand_over else { return };
         if result.is_err() {
             self.world.counters.hand_overs_failed += 1;
             return self.hang_up(slot, CloseReason::HandOver, now);
         }
-        let mut state = Box::new(conn.take_hand_over(login));
+        let mut state = Box::new(conn.take_hand_over(login, message));
         self.world.counters.handed_over += 1;
         if mutants::on(Mutant::HandOverLosesBytes) {
             state.spill.clear();
@@ -242,7 +271,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     /// Both halves are here: the connection is this shard's now.
     fn join(&mut self, slot: Slot, state: HandOver, now: Now) {
-        let HandOver { framing, protocol, tls, spill, login } = state;
+        let HandOver { framing, protocol, tls, spill, message, login } = state;
         let conn = self.world.conns.entry(slot.index);
         debug_assert!(conn.phase == Phase::HandingOver && conn.generation == slot.generation);
         conn.listener = login.listener;
@@ -250,7 +279,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         conn.protocol = protocol;
         conn.tls = tls;
         conn.spill = spill;
-        self.go_online(slot, login, now);
+        self.go_online(slot, login, message, now);
     }
 }
 

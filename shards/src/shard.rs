@@ -144,6 +144,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         busy |= self.take_replies(now);
         self.take_controls();
         busy |= self.fire_timers(now);
+        self.home.end_slow(now, &mut self.world);
         self.drain(now);
         self.resume_reading(now);
         self.flush();
@@ -192,8 +193,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 // Under TLS the socket holds more bytes than were queued: taking them for plaintext
                 // errs towards waiting.
                 if let Some(sent) = self.world.conn(slot).map(|conn| conn.completed) {
-                    let unsent = u64::from(bytes.unwrap_or(0));
-                    self.home.unsent(slot, sent, unsent, now, &mut self.world);
+                    self.home.unsent(slot, sent, bytes.map(u64::from), now, &mut self.world);
                 }
             }
             Completion::HandedOver { slot, result } => self.handed_over(slot, result, now),
@@ -212,12 +212,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         match phase {
             Phase::Closing => self.world.finish_closing(slot),
             Phase::HandingOver => self.start_hand_over(slot),
-            _ => {
-                if self.world.conn(slot).is_some_and(|conn| std::mem::take(&mut conn.choked)) {
-                    self.feed(slot, &mut [], now);
-                }
-                self.arm_receive(slot);
-            }
+            _ => self.go_on_reading(slot, now),
         }
         // What was queued meanwhile goes out at the end of this turn.
         if self.world.conn(slot).is_some_and(|conn| conn.has_output()) {
@@ -246,6 +241,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
     }
 
+    /// Parses what was left unparsed, and reads on.
+    fn go_on_reading(&mut self, slot: Slot, now: Now) {
+        if self.world.conn(slot).is_some_and(|conn| std::mem::take(&mut conn.choked)) {
+            self.feed(slot, &mut [], now);
+        }
+        self.arm_receive(slot);
+    }
+
     /// Reads a connection again if nothing speaks against it.
     pub(crate) fn arm_receive(&mut self, slot: Slot) {
         let may_read = self.home.may_read(slot);
@@ -266,6 +269,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn take_messages(&mut self, now: Now) -> bool {
         for _ in 0..TURN_MESH {
             let Some((from, message)) = self.world.mesh.receive() else { return false };
+            if matches!(message, ShardMessage::Group { .. }) {
+                // Who changes a group hears of it after the store has told us: whatever he says to
+                // the group then finds the change.
+                self.take_replies(now);
+            }
             match message {
                 ShardMessage::Adopt { token, state } => self.adopt(token, state, now),
                 message => self.home.message(from, message, now, &mut self.world),
@@ -318,8 +326,12 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn conn_timer(&mut self, slot: Slot, now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
         conn.deadline.fired();
-        if conn.quiet == Quiet::Waiting {
-            self.silence(slot, now);
+        // The timer may be an older one: only a silence that was long enough counts.
+        let quiet_until = (conn.quiet == Quiet::Waiting).then_some(conn.quiet_until);
+        match quiet_until {
+            Some(until) if now < until => self.world.want_deadline(slot, until),
+            Some(_) => self.silence(slot, now),
+            None => {}
         }
         let Some(conn) = self.world.conn(slot) else { return };
         match conn.phase {
@@ -394,7 +406,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
 
     fn resume_reading(&mut self, now: Now) {
         for slot in std::mem::take(&mut self.world.resumed) {
-            self.arm_receive(slot);
+            self.go_on_reading(slot, now);
         }
         // One after the other while there is room, and not before there is some: each takes up
         // again where it was held, which is not worth it for a single message.

@@ -393,8 +393,8 @@ impl FrameCache {
     }
 }
 
-/// Moves the next packet of a connection on which each leaves alone to its output. A connection
-/// that is being closed waits for nothing.
+/// Moves the next packet of a connection on which each leaves alone to its output. One that is being
+/// closed says no more.
 ///
 /// # Errors
 /// It is too early; when it will not be.
@@ -403,13 +403,20 @@ fn unpace(conn: &mut Conn, pool: &mut BatchPool, now: Now) -> Result<(), Now> {
     if conn.gap_ms == 0 || conn.phase == Phase::Closed {
         return Ok(());
     }
+    if closing {
+        // Together they would be read as one. Nothing of it is lost: it was not acknowledged.
+        if let Some(paced) = conn.paced.take() {
+            conn.queued -= paced.bytes as u64;
+        }
+        return Ok(());
+    }
     let free_at = conn.gap_ends_at();
-    if now < free_at && !closing {
+    if now < free_at {
         return Err(free_at);
     }
     conn.gap_over = false;
     while let Some(paced) = &mut conn.paced
-        && (closing || conn.output.is_none())
+        && conn.output.is_none()
     {
         if let Some(packet) = paced.packets.pop_front() {
             paced.bytes -= packet.len();

@@ -13,7 +13,7 @@ use codec::binary::client::{self, ServerPacket, Tail};
 use codec::ws::{self, Opcode};
 use codec::{MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId, UserKey};
 use crossbeam_channel::bounded;
-use shards::config::{AckPolicy, DuplicatePolicy, Listener};
+use shards::config::{AckPolicy, Listener};
 use shards::io::epoll::EpollIo;
 use shards::io::sys::{self, ListenOptions};
 use shards::io::uring::UringIo;
@@ -351,12 +351,9 @@ fn config() -> ShardConfig {
         persist_after_ms: 60_000,
         retry_interval_ms: 60_000,
         retry_max: 3,
-        require_push_ack: true,
         heartbeat_interval_ms: 600_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 60_000,
-        duplicate_policy: DuplicatePolicy::KickOld,
-        max_invalid: 3,
         open_groups: false,
         echo_to_sender: false,
         group_cache_ms: 1_000,

@@ -5,7 +5,8 @@
 use codec::{ProtocolId, binary, im_demo, simple_im, simple_text};
 
 use super::keys::{
-    AuthMode, ConnectLayout, GroupPush, PasswordRule, PayloadLen, ProtocolAuth, Raw, TextDialect,
+    AuthMode, ConnectLayout, DupPolicy, GroupPush, PasswordRule, PayloadLen, ProtocolAuth, Raw,
+    TextDialect,
 };
 use super::{Address, Listener, Realm};
 
@@ -52,6 +53,9 @@ fn binary(raw: &Raw) -> binary::Settings {
             GroupPush::GroupPublish => binary::GroupPush::GroupPublish,
         },
         vhosts: raw.binary.vhosts.iter().map(|name| name.as_bytes().into()).collect(),
+        keeps_older: raw.binary.dup_policy == DupPolicy::RejectNew,
+        max_invalid: raw.binary.max_invalid,
+        require_push_ack: raw.binary.require_push_ack,
     }
 }
 

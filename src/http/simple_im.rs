@@ -43,7 +43,10 @@ pub(crate) struct Face(Arc<Shared>);
 
 struct Shared {
     accounts: Mutex<Box<dyn Accounts>>,
+    /// Bounds the calls that wait.
     turns: Semaphore,
+    /// Bounds those that run, so that health and the drain find a blocking thread.
+    running: Semaphore,
     /// Where clients log in over TCP.
     address: Address,
     token_ttl: std::time::Duration,
@@ -60,6 +63,7 @@ impl Face {
         Self(Arc::new(Shared {
             accounts: Mutex::new(accounts),
             turns: Semaphore::new(CALLS_MAX),
+            running: Semaphore::new(RUNNING_MAX),
             address,
             token_ttl,
             read_up_to: Mutex::default(),
@@ -72,6 +76,7 @@ impl Face {
         call: impl FnOnce(&mut dyn Accounts) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let _turn = self.0.turns.try_acquire().map_err(|_| StoreError::Unavailable)?;
+        let _running = self.0.running.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let shared = Arc::clone(&self.0);
         let done = tokio::task::spawn_blocking(move || {
             let mut accounts = shared.accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +87,7 @@ impl Face {
 
     /// The token of a request's cookie, and what it stands for.
     async fn holder(&self, headers: &HeaderMap) -> Result<Holder, Answer> {
-        let token = cookie_token(headers).ok_or(Answer::crash())?;
+        let token = cookie_token(headers).ok_or_else(Answer::crash)?;
         self.holder_of(token).await
     }
 
@@ -185,6 +190,8 @@ fn said(answer: Result<Answer, Answer>) -> Response {
 
 /// Calls waiting for the accounts; each takes some milliseconds, with a password some tens.
 const CALLS_MAX: usize = 256;
+/// Two of the runtime's four blocking threads.
+const RUNNING_MAX: usize = 2;
 /// A body of any of the routes is a few short fields.
 const BODY_BYTES: usize = 64 * 1024;
 const FIELDS_MAX: usize = 1024;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use codec::{GroupId, GroupKey, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
 use doubles::{auth, pass};
 use servers::Place;
+use storage::Admin;
 use storage::accounts::{
     Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
     new_token,
@@ -52,7 +53,7 @@ impl Backend for Embedded {
     }
 
     fn make_group(store: &mut SqliteStore, group: &NewGroup) {
-        store.create_group(group).unwrap();
+        Admin::create_group(store, group).unwrap();
     }
 }
 
@@ -72,7 +73,7 @@ impl Backend for Place {
     }
 
     fn make_group(store: &mut ExternalStore, group: &NewGroup) {
-        store.create_group(group).unwrap();
+        Admin::create_group(store, group).unwrap();
     }
 }
 

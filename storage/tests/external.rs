@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use codec::{Query, TenantId, UserId};
 use forms::*;
 use servers::{PATIENCE, Place, Redis, Servers};
+use storage::Admin as _;
 use storage::accounts::TokenRecord;
 use storage::admin::NewUser;
 use storage::external::{ExternalError, PostgresProblem, RedisProblem};

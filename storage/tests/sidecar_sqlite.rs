@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use codec::{GroupId, GroupKey, TenantId, UserId};
 use crossbeam_channel::{Receiver, unbounded};
 use doubles::{PATIENCE, append, auth, delete, read, user, word};
+use storage::Admin as _;
 use storage::admin::{NewGroup, NewUser};
 use storage::auth::{Authenticator, Local, hash_password};
 use storage::sidecar::{Config, Limits};

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use disk::{Disk, Image};
 use rusqlite::Connection;
+use storage::Admin as _;
 use storage::Store as _;
 use storage::sqlite::{Options, SqliteStore};
 use tempfile::TempDir;

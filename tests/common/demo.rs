@@ -1,6 +1,6 @@
 //! A client of im-demo, of either level.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codec::im_demo::client::{self, ServerPacket};
 use codec::im_demo::types::{
@@ -165,9 +165,10 @@ impl DemoClient {
 
     /// The next thing within `patience`; `None`: nothing came.
     pub(crate) fn see(&mut self, patience: Duration) -> Option<DemoSeen> {
+        let end = Instant::now() + patience;
         loop {
-            let found =
-                self.wire.see(patience, |read, _| stream::frame(PACKET_MAX as u32, read))?;
+            let left = end.saturating_duration_since(Instant::now());
+            let found = self.wire.see(left, |read, _| stream::frame(PACKET_MAX as u32, read))?;
             let Got::Packet(packet) = found else { return Some(DemoSeen::End) };
             let packet = client::decode_server(&packet);
             match packet.expect("the gateway sends only what its protocol has") {

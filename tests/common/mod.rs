@@ -25,7 +25,7 @@ pub(crate) use self::{
     demo::{DemoClient, DemoPush, DemoSeen},
     gateway::{Gateway, PASSWORD, Setup, Site, phone},
     http::{Ask, Told},
-    people::{Event, Heard, Language, Person, Said, To, expect_silence},
+    people::{Event, Heard, Language, Person, Said, To, expect_silence, greet},
     text::{TextClient, TextSeen},
     toml::{ImClient, ImPush, ImSeen},
     wire::{Got, Wire},

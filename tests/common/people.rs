@@ -271,6 +271,17 @@ impl Person {
     }
 }
 
+/// One word to each receiver, and nothing is under way for him after it: until the store has said
+/// after a login that it holds nothing, messages go through it.
+#[track_caller]
+pub(crate) fn greet(senders: &mut [Person], receivers: &mut [Person]) {
+    for (sender, receiver) in senders.iter_mut().zip(receivers) {
+        let said = sender.say(To::User(receiver.user), "good morning");
+        receiver.take("good morning");
+        sender.expect_ack(&said);
+    }
+}
+
 /// Nothing comes for anybody, for [`SILENCE`] in all.
 #[track_caller]
 pub(crate) fn expect_silence<'a>(people: impl IntoIterator<Item = &'a mut Person>) {

@@ -1,7 +1,7 @@
 //! A client of simple-text, as strict as the published one: what would end its reader panics.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codec::Decoded;
 use codec::simple_text::Dialect;
@@ -132,8 +132,10 @@ impl TextClient {
     }
 
     fn see_new(&mut self, patience: Duration) -> Option<TextSeen> {
+        let end = Instant::now() + patience;
         loop {
-            let seen = match self.wire.see(patience, line)? {
+            let left = end.saturating_duration_since(Instant::now());
+            let seen = match self.wire.see(left, line)? {
                 Got::Packet(line) => TextSeen::of(&line),
                 Got::End => TextSeen::End,
             };

@@ -55,7 +55,7 @@ impl Home {
         if let Query::Refused(why) = query {
             return self.say_answer(slot, number, id, Box::new(Answer::Failed(*why)), now, fx);
         }
-        self.count_outstanding(slot, 1);
+        self.set_waiting(slot, true, fx);
         let asked = Asked::Query { number, id, answer: None };
         let token = u64::from(self.asks.insert(Ask { slot, remaining: 0, asked }));
         fx.store(Request::Query { token, user, query: query.clone(), binding });
@@ -141,8 +141,9 @@ impl Home {
         if let Asked::Query { answer: Some(answer), .. } = &mut ask.asked
             && let Answer::Contacts(contacts) = &mut **answer
         {
-            for contact in contacts.iter_mut().filter(|contact| users.contains(&contact.id)) {
-                contact.online = true;
+            // The store gives contacts by rising id, and the shards keep the order.
+            for contact in contacts.iter_mut() {
+                contact.online |= users.binary_search(&contact.id).is_ok();
             }
         }
         if ask.remaining > 0 {
@@ -150,9 +151,8 @@ impl Home {
         }
         let Some(Ask { slot, asked, .. }) = self.asks.remove(request) else { return };
         if let Asked::Query { number, id, answer: Some(answer) } = asked {
-            self.count_outstanding(slot, -1);
             self.say_answer(slot, number, id, answer, now, fx);
-            fx.resume(slot);
+            self.set_waiting(slot, false, fx);
         }
     }
 

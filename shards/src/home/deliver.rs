@@ -106,9 +106,11 @@ impl Home {
         let Some(inbox) = &mut self.users.at(index).inbox else { return };
         let protocol = session.protocol.unwrap_or(ProtocolId::ALL[0]);
         let first = inbox.position(session.cursor);
+        let mut full = false;
         for delivery in inbox.queue.range_mut(first..) {
             if !delivery.done {
                 if !session.has_room(delivery.message.body.len()) {
+                    full = true;
                     break;
                 }
                 let message = &*delivery.message;
@@ -129,6 +131,24 @@ impl Home {
             }
             session.cursor = delivery.seq + 1;
         }
+        if full && !session.manners.resends && session.manners.acks == Acks::Packets {
+            self.give_up_oldest(index, slot, now, fx);
+        }
+    }
+
+    /// A full window of a terminal to which nothing is sent again: what it did not acknowledge and
+    /// the store has waits for the next login, and what comes after it is not held up.
+    fn give_up_oldest(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index) else { return };
+        let Some(inbox) = &mut self.users.at(index).inbox else { return };
+        let Some(oldest) = session.flights.iter().next().map(|flight| flight.seq) else { return };
+        let Some(delivery) = inbox.find(oldest).filter(|d| d.kept == Kept::Stored && !d.done)
+        else {
+            return;
+        };
+        delivery.flights -= 1;
+        session.flights.remove(0, &mut self.spare_flights);
+        self.push_terminal(index, slot, now, fx);
     }
 
     /// Sends a copy of a push again on the same terminal.
@@ -152,6 +172,7 @@ impl Home {
             return;
         };
         let by_bytes = session.manners.acks == Acks::Bytes;
+        let sent_is_enough = session.manners.acks == Acks::Sent;
         let retry_at = match by_bytes {
             true => now,
             false => now.plus_ms(self.config.retry_interval_ms),
@@ -184,7 +205,7 @@ impl Home {
         if session.manners.resends {
             session.deadline.want(fx, Timer::Session(slot), retry_at);
         }
-        if !self.config.require_push_ack {
+        if sent_is_enough {
             self.count_sent_as_acknowledged(slot, now, fx);
         }
     }
@@ -316,7 +337,8 @@ impl Home {
         let Self { users, sessions, .. } = self;
         let user = users.at(index);
         let Some(inbox) = &mut user.inbox else { return };
-        if !inbox.queue.front().is_some_and(|front| front.done) {
+        let leaves = |front: &Delivery| front.done || front.kept == Kept::Stored;
+        if !inbox.queue.front().is_some_and(leaves) {
             return;
         }
         let cursor = |slot: &Slot| sessions.get(slot.index).map_or(u64::MAX, |s| s.cursor);
@@ -395,7 +417,7 @@ impl Home {
         fx.store(Request::Read { user, after, rows: READ_ROWS, bytes: READ_BYTES });
     }
 
-    /// Receivers that never acknowledge (`require_push_ack = false`): in the socket is delivered.
+    /// [`Acks::Sent`]: in the socket is delivered.
     fn count_sent_as_acknowledged(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;

@@ -148,11 +148,13 @@ impl Inbox {
         self.queue.push_back(delivery);
     }
 
-    /// Removes entries from the front that are done, in no terminal's flight, and behind every
-    /// terminal's cursor (`pushed_to`: the smallest of them).
+    /// Removes entries from the front that are in no terminal's flight and behind every terminal's
+    /// cursor (`pushed_to`: the smallest of them), if they are done, or in the store, where the next
+    /// login finds them: nobody here says any more that he has them.
     pub(crate) fn pop_done(&mut self, pushed_to: u64) {
         while let Some(front) = self.queue.front() {
-            if !front.done || front.flights > 0 || front.seq >= pushed_to {
+            let kept = front.done || front.kept == Kept::Stored;
+            if !kept || front.flights > 0 || front.seq >= pushed_to {
                 break;
             }
             self.bytes -= front.message.body.len();

@@ -8,14 +8,15 @@ use codec::{
 };
 use storage::{DeadReason, Request};
 
-use crate::config::DuplicatePolicy;
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::{Kept, Mode};
 use crate::home::outcome::Outcome;
 use crate::home::session::{Flight, Kind, Session};
 use crate::io::{ListenerIndex, Now, Slot};
-use crate::limits::{DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, WINDOW_MESSAGES};
+use crate::limits::{
+    DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, TERMINALS, WINDOW_MESSAGES,
+};
 use crate::mutants::{self, Mutant};
 
 /// A verified login.
@@ -55,8 +56,8 @@ impl Home {
     /// Registers a terminal and accepts or refuses its login.
     pub fn login(&mut self, slot: Slot, login: Login, now: Now, fx: &mut impl Effects) {
         let index = self.users.find_or_insert(login.user);
-        let old = self.same_terminal(index, login.terminal);
-        if old.is_some() && self.config.duplicate_policy == DuplicatePolicy::RejectNew {
+        let old = self.same_terminal(index, login.terminal).or_else(|| self.one_too_many(index));
+        if old.is_some() && login.manners.keeps_older {
             fx.transmit(slot, &Outgoing::Refused(Refusal::Taken));
             fx.close(slot, CloseReason::LoginRefused);
             return;
@@ -78,7 +79,7 @@ impl Home {
         let name = user.name.clone().unwrap_or_default();
         self.accept(slot, login.user, &name, fx);
         if login.manners.room {
-            self.enter_room(slot, index, now, fx);
+            self.enter_room(slot, index, fx);
         }
         self.users.at(index).terminals.push(slot);
         self.counters.logins += 1;
@@ -120,7 +121,6 @@ impl Home {
 
     /// A packet that made no sense: answered, forgiven a few times.
     pub fn malformed(&mut self, slot: Slot, what: Malformed, now: Now, fx: &mut impl Effects) {
-        let max_invalid = self.config.max_invalid;
         let Some(session) = self.session(slot) else { return };
         if session.kind == Kind::Door {
             return self.door_malformed(slot, what, now, fx);
@@ -129,7 +129,7 @@ impl Home {
         session.invalid = session.invalid.saturating_add(1);
         let close = match session.manners.patience {
             Patience::None => true,
-            Patience::Some => session.invalid > max_invalid,
+            Patience::UpTo(max) => session.invalid > max,
             Patience::Endless => false,
         };
         fx.transmit(slot, &Outgoing::Invalid(what));
@@ -166,7 +166,7 @@ impl Home {
             return self.door_timer(slot, now, fx);
         }
         let Manners { acks, heartbeat, .. } = session.manners;
-        if !fx.is_read(slot) && acks == Acks::Packets {
+        if !fx.is_read(slot) && acks != Acks::Bytes {
             // We do not read it, so it cannot answer: silence means nothing.
             self.postpone(slot, now);
             return self.arm_session(slot, fx);
@@ -188,11 +188,30 @@ impl Home {
 
     /// The answer to [`Effects::unsent`]: `sent` bytes of the connection's output have gone to the
     /// socket in all, `unsent` of them are not acknowledged by the peer's kernel.
-    pub fn unsent(&mut self, slot: Slot, sent: u64, unsent: u64, now: Now, fx: &mut impl Effects) {
-        let acks = self.session(slot).map(|session| session.manners.acks);
-        if acks == Some(Acks::Bytes) {
-            return self.bytes_drained(slot, sent.saturating_sub(unsent), unsent > 0, now, fx);
+    /// `None`: the kernel cannot tell (before 6.7).
+    pub fn unsent(
+        &mut self,
+        slot: Slot,
+        sent: u64,
+        unsent: Option<u64>,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(session) = self.session(slot) else { return };
+        match (session.manners.acks, unsent) {
+            (Acks::Bytes, Some(unsent)) => {
+                let drained = sent.saturating_sub(unsent);
+                return self.bytes_drained(slot, drained, unsent > 0, now, fx);
+            }
+            (Acks::Bytes, None) => {
+                // Nobody can say what arrives here: it goes to the store, and comes again.
+                session.asked_unsent = false;
+                session.manners.acks = Acks::Packets;
+                return;
+            }
+            _ => {}
         }
+        let unsent = unsent.unwrap_or(0);
         if !fx.is_read(slot) {
             self.postpone(slot, now);
         }
@@ -227,6 +246,7 @@ impl Home {
 
     /// Ends every session, a few per call; `true` once none is left.
     pub fn drain(&mut self, budget: usize, now: Now, fx: &mut impl Effects) -> bool {
+        self.draining = true;
         let slots: Vec<Slot> = self
             .sessions
             .iter()
@@ -238,6 +258,12 @@ impl Home {
             self.hang_up(slot, CloseReason::Shutdown, now, fx);
         }
         slots.len() < budget
+    }
+
+    /// The oldest terminal of a user who has as many as anybody may have.
+    fn one_too_many(&mut self, user: u32) -> Option<Slot> {
+        let terminals = &self.users.at(user).terminals;
+        if terminals.len() < TERMINALS { None } else { terminals.first().copied() }
     }
 
     fn same_terminal(&mut self, user: u32, terminal: u64) -> Option<Slot> {
@@ -344,7 +370,7 @@ impl Home {
         }
         let blame = if round == Round::Failed { self.blame(index, &ended, now, fx) } else { None };
         if ended.manners.room {
-            self.leave_room(slot, index, now, fx);
+            self.leave_room(slot, index, fx);
         }
         if last {
             self.all_to_store(index, fx);

@@ -98,8 +98,8 @@ impl Names {
             queue.push_back(parked);
             return None;
         }
-        self.len += 1;
-        names.insert(name.into(), Entry::Waiting(VecDeque::from([parked])));
+        let known = names.insert(name.into(), Entry::Waiting(VecDeque::from([parked])));
+        self.len += usize::from(known.is_none());
         let token = self.look_ups.insert(LookUp { tenant, what, name: name.into() });
         Some(Request::Resolve { token: u64::from(token), tenant, name: name.into(), what })
     }
@@ -147,7 +147,7 @@ impl Home {
         }
         let Publish { id, keep, body, .. } = *publish;
         let parked = Parked { slot, number, id, keep, body: body.into() };
-        self.count_outstanding(slot, 1);
+        self.set_waiting(slot, true, fx);
         if let Some(request) = self.names.park(tenant, what, name, parked) {
             fx.store(request);
         }
@@ -172,7 +172,6 @@ impl Home {
             if self.session(slot).is_none() {
                 continue;
             }
-            self.count_outstanding(slot, -1);
             match found {
                 Some(found) => {
                     let publish = Publish { id, to: destination(found), body: &body, keep };
@@ -183,7 +182,7 @@ impl Home {
                     self.refuse(refused, now, fx);
                 }
             }
-            fx.resume(slot);
+            self.set_waiting(slot, false, fx);
         }
     }
 }

@@ -35,10 +35,13 @@ pub(crate) struct Pending {
     origin: Origin,
 }
 
+type Numbers = SmallVec<[u32; 1]>;
+
 #[derive(Debug)]
 enum Origin {
-    /// A user, the id's place in his window, and the request's in the order of his answers.
-    User { user: UserKey, place: Option<Place>, number: Option<u32> },
+    /// A user, the id's place in his window, the places of the request and of its resends in the
+    /// order of his answers, and whether he understands refusals.
+    User { user: UserKey, place: Option<Place>, numbers: Numbers, refusals: bool },
     /// The request's number on its door connection.
     Door { number: u32 },
 }
@@ -140,7 +143,9 @@ impl Home {
                 self.route(parcel, request, now, fx);
             }
             None => {
-                let origin = Origin::User { user, place: None, number };
+                let numbers = number.into_iter().collect();
+                let refusals = manners.refusals;
+                let origin = Origin::User { user, place: None, numbers, refusals };
                 let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
                 self.count_outstanding(slot, 1);
                 if unique {
@@ -225,14 +230,13 @@ impl Home {
             return;
         };
         let Pending { slot, kind, id, origin } = pending;
-        let (user, place, number) = match origin {
-            Origin::User { user, place, number } => (user, place, number),
+        let (user, place, numbers, refusals) = match origin {
+            Origin::User { user, place, numbers, refusals } => (user, place, numbers, refusals),
             Origin::Door { number } => {
                 self.counters.count_settled(outcome.is_safe());
                 return self.answer(slot, number, Ended::Publish(outcome), now, fx);
             }
         };
-        let refusals = self.session(slot).is_some_and(|session| session.manners.refusals);
         let outcome = match outcome {
             // Where there is no word for it, it is acknowledged, and goes nowhere.
             Outcome::Refused(Failure::NotAllowed) if !refusals => Outcome::Safe,
@@ -244,17 +248,18 @@ impl Home {
         let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
         session.outstanding = session.outstanding.saturating_sub(1);
         let has_room = session.outstanding < PUBLISHES_OUTSTANDING;
-        match (number, outcome) {
-            (Some(number), outcome) => {
-                self.answer(slot, number, Ended::Publish(outcome), now, fx);
-            }
-            (None, Outcome::Safe) => {
+        for number in &numbers {
+            self.answer(slot, *number, Ended::Publish(outcome), now, fx);
+        }
+        match outcome {
+            _ if !numbers.is_empty() => {}
+            Outcome::Safe => {
                 fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
             }
-            (None, Outcome::Refused(why)) if refusals => {
+            Outcome::Refused(why) if refusals => {
                 fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
             }
-            (None, Outcome::Refused(_)) => {}
+            Outcome::Refused(_) => {}
         }
         if was_full && has_room {
             fx.resume(slot);
@@ -511,21 +516,26 @@ impl Home {
     ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
         let old = std::mem::replace(&mut pending.slot, slot);
-        let old_number = match &mut pending.origin {
-            Origin::User { number: known, .. } => std::mem::replace(known, number),
-            Origin::Door { .. } => None,
+        let (known, left) = match &mut pending.origin {
+            Origin::User { numbers, .. } => {
+                let known = numbers.first().copied();
+                let left = if old == slot { Numbers::new() } else { std::mem::take(numbers) };
+                numbers.extend(number);
+                (known, left)
+            }
+            Origin::Door { .. } => (None, Numbers::new()),
         };
         if old != slot {
             self.count_outstanding(old, -1);
             self.count_outstanding(slot, 1);
             fx.resume(old);
         }
-        if let Some(old_number) = old_number {
-            if let Some(receipt) = self.receipt(old, old_number) {
-                self.keep_receipt(slot, number, receipt);
-            }
-            // Its place in the order must not stay open.
-            self.answer(old, old_number, Ended::Publish(Outcome::FAILED), now, fx);
+        if let Some(receipt) = known.and_then(|known| self.receipt(old, known)) {
+            self.keep_receipt(slot, number, receipt);
+        }
+        // Their places in the order of the old connection must not stay open.
+        for number in left {
+            self.answer(old, number, Ended::Publish(Outcome::FAILED), now, fx);
         }
     }
 

@@ -62,7 +62,7 @@ impl Home {
             time_ms: fx.unix_ms(),
             body: publish.body.into(),
         });
-        self.tell_room(key.tenant, RoomEvent::Said(message), Some(slot), now, fx);
+        self.tell_room(key.tenant, RoomEvent::Said(message), Some(slot), fx);
         match number {
             Some(number) => self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx),
             None => {
@@ -73,18 +73,18 @@ impl Home {
     }
 
     /// A terminal comes in; the others hear of a user's first one.
-    pub(super) fn enter_room(&mut self, slot: Slot, index: u32, now: Now, fx: &mut impl Effects) {
+    pub(super) fn enter_room(&mut self, slot: Slot, index: u32, fx: &mut impl Effects) {
         let first = !self.has_room_terminal(index);
         let user = self.users.at(index);
         let (tenant, name) = (user.key.tenant, user.name.clone().unwrap_or_default());
         if first {
-            self.tell_room(tenant, RoomEvent::Joined(name), Some(slot), now, fx);
+            self.tell_room(tenant, RoomEvent::Joined(name), Some(slot), fx);
         }
         self.rooms.entry(tenant).or_default().push(slot);
     }
 
     /// A terminal has gone and is no longer among the user's; the others hear of his last one.
-    pub(super) fn leave_room(&mut self, slot: Slot, index: u32, now: Now, fx: &mut impl Effects) {
+    pub(super) fn leave_room(&mut self, slot: Slot, index: u32, fx: &mut impl Effects) {
         let last = !self.has_room_terminal(index);
         let user = self.users.at(index);
         let (tenant, name) = (user.key.tenant, user.name.clone().unwrap_or_default());
@@ -94,8 +94,9 @@ impl Home {
                 self.rooms.remove(&tenant);
             }
         }
-        if last {
-            self.tell_room(tenant, RoomEvent::Left(name), None, now, fx);
+        // When the gateway stops everybody leaves, and nobody needs to hear of it.
+        if last && !self.draining {
+            self.tell_room(tenant, RoomEvent::Left(name), None, fx);
         }
     }
 
@@ -105,15 +106,24 @@ impl Home {
         tenant: TenantId,
         event: &RoomEvent,
         except: Option<Slot>,
-        now: Now,
         fx: &mut impl Effects,
     ) {
         let slots = self.rooms.get(&tenant).cloned().unwrap_or_default();
         for slot in slots.into_iter().filter(|slot| Some(*slot) != except) {
             if fx.backlog(slot) > ROOM_BACKLOG {
-                self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
+                // Not here: others would hear of it, and find the next slow one, in the middle of this.
+                self.slow.push(slot);
             } else if self.session(slot).is_some() {
                 fx.transmit(slot, &event.outgoing());
+            }
+        }
+    }
+
+    /// Ends the members that do not keep up. The others hear of it, and may find more of them.
+    pub fn end_slow(&mut self, now: Now, fx: &mut impl Effects) {
+        while let Some(slot) = self.slow.pop() {
+            if self.session(slot).is_some() {
+                self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
             }
         }
     }
@@ -123,13 +133,12 @@ impl Home {
         tenant: TenantId,
         event: RoomEvent,
         except: Option<Slot>,
-        now: Now,
         fx: &mut impl Effects,
     ) {
         for shard in (0..self.config.shards).filter(|shard| *shard != self.identity.shard) {
             fx.route(shard, ShardMessage::Room { tenant, event: event.clone() });
         }
-        self.hear_in_room(tenant, &event, except, now, fx);
+        self.hear_in_room(tenant, &event, except, fx);
     }
 
     /// Asks every shard who is in the room.
@@ -140,7 +149,7 @@ impl Home {
         if others == 0 {
             return self.say_who(slot, names, fx);
         }
-        self.count_outstanding(slot, 1);
+        self.set_waiting(slot, true, fx);
         let asked = Asked::Room(names);
         let request = self.asks.insert(Ask { slot, remaining: others, asked });
         for shard in (0..self.config.shards).filter(|shard| *shard != self.identity.shard) {
@@ -170,9 +179,8 @@ impl Home {
             return;
         }
         if let Some(Ask { slot, asked: Asked::Room(names), .. }) = self.asks.remove(request) {
-            self.count_outstanding(slot, -1);
             self.say_who(slot, names, fx);
-            fx.resume(slot);
+            self.set_waiting(slot, false, fx);
         }
     }
 

@@ -133,6 +133,9 @@ pub(crate) struct Session {
     pub(crate) invalid: u8,
     /// This terminal's publishes are acknowledged on receipt (`ack = "received"`).
     pub(crate) ack_at_once: bool,
+    /// It has asked something (a name, who is here, contacts) that is not answered: what comes
+    /// behind it must not overtake it.
+    pub(crate) waiting: bool,
     /// An `unsent` answer is awaited.
     pub(crate) asked_unsent: bool,
     /// Publishes of this connection not yet safe.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use codec::{Settings, TenantId};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use shards::config::{AckPolicy, DuplicatePolicy, Listener};
+use shards::config::{AckPolicy, Listener};
 use shards::io::Now;
 use shards::io::sim::{Rng, SimIo, SimNet, Stats};
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig, Snapshot};
@@ -365,12 +365,9 @@ fn config(plan: &Plan) -> ShardConfig {
         persist_after_ms: 200,
         retry_interval_ms: 2_000,
         retry_max: RETRIES as u8,
-        require_push_ack: true,
         heartbeat_interval_ms: 3_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 10_000,
-        duplicate_policy: DuplicatePolicy::KickOld,
-        max_invalid: 3,
         open_groups: false,
         echo_to_sender: false,
         group_cache_ms: 1_000,

@@ -97,7 +97,7 @@ pub(super) async fn ask(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
             let form = Form::of(&body);
-            let message = form.get("message").or(form.get("ask")).unwrap_or_default();
+            let message = form.get("message").or_else(|| form.get("ask")).unwrap_or_default();
             let message: String = message.chars().take(ASK_CHARS).collect();
             let asked = face.call(move |accounts| {
                 accounts.ask_contact(record.user, UserId(id), message.as_bytes(), now_ms())

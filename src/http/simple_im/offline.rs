@@ -24,8 +24,8 @@ pub(super) async fn read(State(face): State<Face>, headers: HeaderMap) -> Respon
     said(
         async {
             let holder = face.holder(&headers).await?;
-            let packets = packets(&face, holder, Dialect::Device).await?;
-            Ok(Answer::double(0).raw(b"\r\n").raw(&deflated(&packets)))
+            let packets = packets(&face, holder, Dialect::Device, deflated).await?;
+            Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
         }
         .await,
     )
@@ -39,7 +39,8 @@ pub(super) async fn read_by_body(State(face): State<Face>, body: Bytes) -> Respo
         async {
             let holder = face.holder_of(token).await;
             let holder = holder.map_err(|_| Answer::double(1).text("r", b"Token error"))?;
-            let packets = packets(&face, holder, Dialect::Nested).await?;
+            let packets =
+                packets(&face, holder, Dialect::Nested, |bytes| Some(bytes.into())).await?;
             Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
         }
         .await,
@@ -63,19 +64,41 @@ pub(super) async fn clear(State(face): State<Face>, headers: HeaderMap) -> Respo
     )
 }
 
-async fn packets(face: &Face, holder: Holder, dialect: Dialect) -> Result<Vec<u8>, Answer> {
+/// The oldest stored messages as `form` makes them: fewer of them where it cannot make all.
+async fn packets(
+    face: &Face,
+    holder: Holder,
+    dialect: Dialect,
+    form: fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Vec<u8>, Answer> {
     let user = holder.record.user;
-    let read = face.call(move |accounts| accounts.offline_read(user, ROWS_MAX)).await;
-    let (rows, _) = read.map_err(|_| Answer::unavailable())?;
-    if let Some(last) = rows.last() {
+    let read = face.call(move |accounts| {
+        let (mut rows, _) = accounts.offline_read(user, ROWS_MAX)?;
+        let mut bytes = 0;
+        let fitting = rows.iter().take_while(|row| {
+            bytes += row.message.body.len() + PACKET_OVERHEAD;
+            bytes <= ANSWER_BYTES
+        });
+        let fitting = fitting.count().max(1);
+        rows.truncate(fitting);
+        let mut formed = form(&written(&rows, dialect));
+        while formed.is_none() && rows.len() > 1 {
+            rows.truncate(rows.len() / 2);
+            formed = form(&written(&rows, dialect));
+        }
+        Ok((rows.last().map(|row| row.seq), formed))
+    });
+    let (last, formed) = read.await.map_err(|_| Answer::unavailable())?;
+    let formed = formed.ok_or_else(Answer::unavailable)?;
+    if let Some(last) = last {
         let mut read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner);
         if read.len() >= READERS_MAX {
             // Who cleared nothing so far reads again.
             read.clear();
         }
-        read.insert(holder.token, last.seq);
+        read.insert(holder.token, last);
     }
-    Ok(written(&rows, dialect))
+    Ok(formed)
 }
 
 /// The clients' parser turns the order around.
@@ -89,22 +112,14 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
 }
 
 /// Compressed, at the first level whose output holds no line end: clients cut the answer there.
-fn deflated(bytes: &[u8]) -> Vec<u8> {
-    let levels = (1..=9).rev().map(Compression::new);
-    let tries = levels.map(|level| deflate(bytes, level));
+/// `None`: there is none.
+fn deflated(bytes: &[u8]) -> Option<Vec<u8>> {
     let clean = |out: &Vec<u8>| !out.windows(2).any(|pair| pair == b"\r\n");
-    let mut last = Vec::new();
-    for out in tries {
-        if clean(&out) {
-            return out;
-        }
-        last = out;
-    }
-    // Blanks are nothing between packets; so many of them at the end change every later byte.
-    (1..BLANKS_MAX)
-        .map(|blanks| deflate(&[bytes, &vec![b' '; blanks]].concat(), Compression::best()))
-        .find(clean)
-        .unwrap_or(last)
+    // Blanks are nothing between packets, and change every byte that comes out.
+    let padded = (0..BLANKS_MAX).map(|blanks| [bytes, &vec![b' '; blanks]].concat());
+    let tries =
+        padded.flat_map(|bytes| [9, 6, 1].map(|level| deflate(&bytes, Compression::new(level))));
+    tries.into_iter().find(clean)
 }
 
 fn deflate(bytes: &[u8], level: Compression) -> Vec<u8> {
@@ -116,4 +131,9 @@ fn deflate(bytes: &[u8], level: Compression) -> Vec<u8> {
 const ROWS_MAX: u32 = 1000;
 /// Tokens that have read and not cleared.
 const READERS_MAX: usize = 10_000;
-const BLANKS_MAX: usize = 64;
+/// Of packets before they are compressed; a larger one goes alone. What comes out has a line end by
+/// chance only once in some 64 KiB.
+const ANSWER_BYTES: usize = 32 * 1024;
+/// What a packet adds to its text.
+const PACKET_OVERHEAD: usize = 256;
+const BLANKS_MAX: usize = 4;

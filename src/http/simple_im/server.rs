@@ -99,7 +99,7 @@ async fn do_reconnect(face: &Face, headers: &HeaderMap, form: &Form) -> Result<A
         true => Answer::double(status).reason(reason),
         false => Answer::single(status),
     };
-    let id = id.and_then(|id| id.parse().ok()).map(UserId).ok_or(Answer::crash())?;
+    let id = id.and_then(|id| id.parse().ok()).map(UserId).ok_or_else(Answer::crash)?;
     match face.call(move |accounts| accounts.token(&token, now_ms())).await {
         Ok(Some(record)) if record.user == id => Ok(at(Answer::of(double, 0), &face.0.address)),
         Ok(Some(_)) | Err(_) => Err(refused(2, "Unkown Error")),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::{Message, MessageId, ProtocolId, Target, UserId, UserKey};
+use storage::Admin as _;
 use storage::admin::NewUser;
 use storage::auth::hash_password;
 use storage::sqlite::Options;
@@ -51,7 +52,7 @@ fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
 }
 
 /// Serves on a thread of its own until the test program ends.
-fn served(routes: axum::Router) -> SocketAddr {
+fn served(routes: Router) -> SocketAddr {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

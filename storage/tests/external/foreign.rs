@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 use redis::Commands as _;
+use storage::Admin as _;
 use storage::accounts::{GroupChange, Login, TOKEN_TTL};
 use storage::admin::NewUser;
 use storage::{Accounts, ExternalConfig, ExternalStore, Store};

@@ -1,6 +1,7 @@
 //! The operator's changes: all or none, with an error that names what stands in the way.
 
 use codec::{Answer, GroupKey, Query, TenantId, UserId, UserKey};
+use storage::Admin as _;
 use storage::accounts::{TOKEN_TTL, TokenRecord};
 use storage::admin::{AdminError, GroupInfo, NewGroup, NewUser, UserInfo};
 use storage::sqlite::Options;

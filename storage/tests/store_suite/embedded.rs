@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use codec::{Answer, Query, Target, TenantId, UserId};
 use rusqlite::Connection;
+use storage::Admin as _;
 use storage::admin::NewGroup;
 use storage::sqlite::{OpenError, Options, SqliteStore};
 use storage::{Caps, Store as _, StoreError};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use codec::{GroupKey, Message, TenantId, UserId, UserKey};
+use storage::Admin as _;
 use storage::admin::{AdminError, DeadLetter, NewGroup, NewUser};
 use storage::{Caps, ExternalConfig, ExternalStore, Store};
 
@@ -102,7 +103,7 @@ impl Backend for External {
     }
 
     fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId {
-        self.handle().tenant(org, appkey).unwrap()
+        self.handle().tenant_id(org, appkey).unwrap()
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {

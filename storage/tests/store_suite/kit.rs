@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use codec::{GroupKey, Message, TenantId, UserId, UserKey};
+use storage::Admin as _;
 use storage::admin::{AdminError, NewGroup, NewUser};
 use storage::sqlite::Options;
 use storage::{Caps, DeadReason, MemoryStore, Row, SqliteStore, Store};
@@ -177,7 +178,7 @@ impl Backend for Embedded {
     }
 
     fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId {
-        self.handle().tenant(org, appkey).unwrap()
+        self.handle().tenant_id(org, appkey).unwrap()
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
