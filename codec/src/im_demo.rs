@@ -116,11 +116,11 @@ impl Protocol for ImDemo {
         }
         let command = Command::parse(bytes)?;
         let state = &mut *self.0;
-        Ok(match state.part(command) {
+        Ok(match state.part(&command) {
             None => Packet::Nothing,
-            Some(Part::Connect(connect)) => Packet::Connect(state.connect(settings, &connect)),
+            Some(Part::Connect(connect)) => Packet::Connect(state.connect(settings, connect)),
             Some(Part::Disconnect) => Packet::Disconnect,
-            Some(Part::Request(request)) => request::packet(settings, &request, scratch),
+            Some(Part::Request(request)) => request::packet(settings, request, scratch),
             Some(Part::Response("")) => Packet::AckOldest,
             Some(Part::Response(id)) => {
                 // An id that long is none of ours.
@@ -216,7 +216,7 @@ impl Protocol for ImDemo {
 
 impl State {
     /// The next sub-message, in the order of their numbers; `None` if the Command has none.
-    fn part<'a>(&mut self, command: Command<'a>) -> Option<Part<'a>> {
+    fn part<'c, 'a>(&mut self, command: &'c Command<'a>) -> Option<Part<'c, 'a>> {
         let (part, next) = command.part(std::mem::take(&mut self.next))?;
         self.next = next;
         Some(part)

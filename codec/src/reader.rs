@@ -22,6 +22,11 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.position
     }
 
+    /// Bytes read so far.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
     /// An error at the current position.
     pub(crate) fn error(&self, what: Malformed) -> WireError {
         WireError::new(what, self.position)

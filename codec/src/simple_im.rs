@@ -81,6 +81,12 @@ struct State {
     scan: Scan,
     /// `scan` is of a whole packet that was not decoded yet.
     framed: bool,
+    session: Session,
+}
+
+/// What the packets so far have told.
+#[derive(Debug, PartialEq, Eq)]
+struct Session {
     dialect: Dialect,
     /// The login decoded last.
     login: Option<Login>,
@@ -149,7 +155,8 @@ impl Protocol for SimpleIm {
     fn new() -> Self {
         let dialect = Dialect::Single;
         let scan = Scan::new(dialect.is_double());
-        Self(Box::new(State { scan, framed: false, dialect, login: None, asked: Box::default() }))
+        let session = Session { dialect, login: None, asked: Box::default() };
+        Self(Box::new(State { scan, framed: false, session }))
     }
 
     fn frame(
@@ -161,7 +168,7 @@ impl Protocol for SimpleIm {
         // What comes late of a packet that was whole without it means nothing; before the first
         // packet there is no such tail.
         let state = &mut *self.0;
-        let strays = state.login.is_some();
+        let strays = state.session.login.is_some();
         if state.framed {
             state.rewind();
         }
@@ -180,25 +187,18 @@ impl Protocol for SimpleIm {
         bytes: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
-        let state = &mut *self.0;
-        let fields = state.fields(bytes)?;
-        match fields.kind() {
-            Some(Kind::Request) => state.request(&fields, scratch),
-            Some(Kind::Message) => {
-                let to = UserId(fields.number_of(&[Field::ToTable, Field::To])?);
-                state.publish(&fields, Destination::User(to), scratch)
+        let State { scan, framed, session } = &mut *self.0;
+        // Taken apart when it was framed; over ws there are no frames to be found.
+        let fields = match *framed && scan.range().len() == bytes.len() {
+            true => Ok(Fields::of(scan, bytes)),
+            false => {
+                *scan = Scan::new(session.dialect.is_double());
+                Fields::read(scan, bytes)
             }
-            Some(Kind::GroupMessage) => {
-                let keys = [Field::GroupTable, Field::GroupId, Field::Group];
-                let to = GroupId(fields.number_of(&keys)?);
-                state.publish(&fields, Destination::Group(to), scratch)
-            }
-            Some(Kind::Ack) => fields.id().map(Packet::Ack),
-            Some(Kind::Reply | Kind::Unknown) => Err(WireError::new(Malformed::UnknownCommand, 0)),
-            None if state.login.is_some() => Ok(Packet::Nothing),
-            None if bytes.is_empty() => Err(WireError::new(Malformed::Empty, 0)),
-            None => Err(WireError::new(Malformed::Syntax, 0)),
-        }
+        };
+        let packet = fields.and_then(|fields| session.packet(&fields, scratch));
+        self.0.rewind();
+        packet
     }
 
     fn check_connect(settings: &Settings, connect: &Connect<'_>) -> Result<(), Refusal> {
@@ -225,17 +225,18 @@ impl Protocol for SimpleIm {
     ) {
         let start = out.len();
         match outgoing {
-            Outgoing::Accepted(accepted) => self.0.put_accepted(accepted, out),
-            Outgoing::Refused(_) => self.0.put_refused(settings, out),
+            Outgoing::Accepted(accepted) => self.0.session.put_accepted(accepted, out),
+            Outgoing::Refused(_) => self.0.session.put_refused(settings, out),
             Outgoing::PublishAck(_, id, _) => {
-                Emitter::new("a", self.0.dialect.is_double(), out).text("id", id.as_bytes());
+                Emitter::new("a", self.0.session.dialect.is_double(), out)
+                    .text("id", id.as_bytes());
             }
             Outgoing::Push(push) => {
-                push::put(self.0.dialect, settings.group_as_message, push.message, out);
+                push::put(self.0.session.dialect, settings.group_as_message, push.message, out);
             }
             Outgoing::Answer(id, Answer::Failed(_)) => {
                 let reason = Some(&*settings.unknown_request);
-                self.0.put_reply(reason, id, &self.0.asked, out);
+                self.0.session.put_reply(reason, id, &self.0.session.asked, out);
             }
             // Clients wait for nothing but `rr` and `a`, and die of words they do not know.
             Outgoing::PublishFailed { .. }
@@ -254,7 +255,7 @@ impl Protocol for SimpleIm {
     }
 
     fn push_variant(&self, _: &Settings) -> Option<u8> {
-        Some(self.0.dialect as u8)
+        Some(self.0.session.dialect as u8)
     }
 
     fn manners(&self, settings: &Settings) -> Manners {
@@ -278,25 +279,41 @@ impl Protocol for SimpleIm {
 }
 
 impl State {
-    /// Taken apart when it was framed; over ws there are no frames to be found.
-    fn fields<'a>(&mut self, bytes: &'a [u8]) -> Result<Fields<'a>, WireError> {
-        let fields = match self.framed && self.scan.range().len() == bytes.len() {
-            true => Ok(Fields::of(self.scan, bytes)),
-            false => Fields::read(bytes, self.dialect.is_double()),
-        };
-        self.rewind();
-        fields
-    }
-
     /// Ready for the next packet.
     fn rewind(&mut self) {
-        self.scan = Scan::new(self.dialect.is_double());
+        self.scan = Scan::new(self.session.dialect.is_double());
         self.framed = false;
+    }
+}
+
+impl Session {
+    fn packet<'a>(
+        &mut self,
+        fields: &Fields<'_, 'a>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Packet<'a>, WireError> {
+        match fields.kind() {
+            Some(Kind::Request) => self.request(fields, scratch),
+            Some(Kind::Message) => {
+                let to = UserId(fields.number_of(&[Field::ToTable, Field::To])?);
+                self.publish(fields, Destination::User(to), scratch)
+            }
+            Some(Kind::GroupMessage) => {
+                let keys = [Field::GroupTable, Field::GroupId, Field::Group];
+                let to = GroupId(fields.number_of(&keys)?);
+                self.publish(fields, Destination::Group(to), scratch)
+            }
+            Some(Kind::Ack) => fields.id().map(Packet::Ack),
+            Some(Kind::Reply | Kind::Unknown) => Err(WireError::new(Malformed::UnknownCommand, 0)),
+            None if self.login.is_some() => Ok(Packet::Nothing),
+            None if fields.is_empty() => Err(WireError::new(Malformed::Empty, 0)),
+            None => Err(WireError::new(Malformed::Syntax, 0)),
+        }
     }
 
     fn request<'a>(
         &mut self,
-        fields: &Fields<'a>,
+        fields: &Fields<'_, 'a>,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         match fields.name(Field::Type)? {
@@ -312,7 +329,7 @@ impl State {
 
     fn connect<'a>(
         &mut self,
-        fields: &Fields<'a>,
+        fields: &Fields<'_, 'a>,
         reconnect: bool,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
@@ -340,7 +357,6 @@ impl State {
             (true, false) => Dialect::Nested,
             (true, true) => Dialect::Device,
         };
-        self.scan = Scan::new(self.dialect.is_double());
         Ok(Packet::Connect(Connect {
             name,
             proof,
@@ -354,7 +370,7 @@ impl State {
     /// The body is made in `scratch`, see [`body`].
     fn publish<'a>(
         &mut self,
-        fields: &Fields<'a>,
+        fields: &Fields<'_, 'a>,
         to: Destination<'a>,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {

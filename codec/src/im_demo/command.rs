@@ -23,10 +23,10 @@ pub(super) struct Command<'a> {
 }
 
 /// One of them.
-pub(super) enum Part<'a> {
-    Connect(Connect<'a>),
+pub(super) enum Part<'c, 'a> {
+    Connect(&'c Connect<'a>),
     Disconnect,
-    Request(Request<'a>),
+    Request(&'c Request<'a>),
     /// The id.
     Response(&'a str),
     /// The time.
@@ -99,26 +99,19 @@ impl<'a> Command<'a> {
 
     /// Of the sub-messages in the order of their numbers, the first one behind the first `skip`
     /// places, and the place of the one after it; 0: there is none.
-    pub(super) fn part(self, skip: u8) -> Option<(Part<'a>, u8)> {
-        let present = [
-            self.connect.is_some(),
-            self.disconnect,
-            self.request.is_some(),
-            self.response.is_some(),
-            self.ping.is_some(),
-            self.pong,
+    pub(super) fn part(&self, skip: u8) -> Option<(Part<'_, 'a>, u8)> {
+        let parts = [
+            self.connect.as_ref().map(Part::Connect),
+            self.disconnect.then_some(Part::Disconnect),
+            self.request.as_ref().map(Part::Request),
+            self.response.map(Part::Response),
+            self.ping.map(Part::Ping),
+            self.pong.then_some(Part::Pong),
         ];
-        let mut places = (0..).zip(present).skip(skip.into()).filter(|(_, present)| *present);
-        let (place, _) = places.next()?;
-        let part = match place {
-            0 => self.connect.map(Part::Connect),
-            1 => Some(Part::Disconnect),
-            2 => self.request.map(Part::Request),
-            3 => self.response.map(Part::Response),
-            4 => self.ping.map(Part::Ping),
-            _ => Some(Part::Pong),
-        };
-        Some((part?, places.next().map_or(0, |(place, _)| place)))
+        let places = (0..).zip(parts).skip(skip.into());
+        let mut places = places.filter_map(|(place, part)| Some((place, part?)));
+        let (_, part) = places.next()?;
+        Some((part, places.next().map_or(0, |(place, _)| place)))
     }
 }
 

@@ -20,11 +20,11 @@ pub(super) struct Fields<'a> {
     depth: u8,
 }
 
-/// A field's value. It knows where its error is, since a number has one type only.
+/// A field's value. It knows where it is, since a number has one type only.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a> {
     data: Data<'a>,
-    error: WireError,
+    offset: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -45,8 +45,10 @@ impl<'a> Fields<'a> {
         Self { reader: Reader::new(message), depth: DEPTH_MAX - level }
     }
 
+    // Inlined, as what it calls: then a walk keeps its place in registers.
+    #[inline]
     fn field(&mut self) -> Result<(u32, Value<'a>), WireError> {
-        let error = self.reader.error(Malformed::Field);
+        let offset = self.reader.position();
         let (number, kind) = key(&mut self.reader)?;
         let data = match kind {
             VARINT => Data::Varint(varint(&mut self.reader)?),
@@ -56,13 +58,14 @@ impl<'a> Fields<'a> {
                 Data::Skipped
             }
         };
-        Ok((number, Value { data, error }))
+        Ok((number, Value { data, offset }))
     }
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), WireError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.reader.left() == 0 {
             return None;
@@ -79,7 +82,7 @@ impl<'a> Value<'a> {
     pub(super) fn int64(self) -> Result<i64, WireError> {
         match self.data {
             Data::Varint(value) => Ok(value as i64),
-            _ => Err(self.error),
+            _ => Err(WireError::new(Malformed::Field, self.offset)),
         }
     }
 
@@ -95,31 +98,38 @@ impl<'a> Value<'a> {
     pub(super) fn bytes(self) -> Result<&'a [u8], WireError> {
         match self.data {
             Data::Bytes(bytes) => Ok(bytes),
-            _ => Err(self.error),
+            _ => Err(WireError::new(Malformed::Field, self.offset)),
         }
     }
 
     /// Always UTF-8.
     pub(super) fn string(self) -> Result<&'a str, WireError> {
-        let error = WireError { what: Malformed::Syntax, ..self.error };
-        simdutf8::basic::from_utf8(self.bytes()?).map_err(|_| error)
+        simdutf8::basic::from_utf8(self.bytes()?)
+            .map_err(|_| WireError::new(Malformed::Syntax, self.offset))
     }
 }
 
+#[inline]
 fn key(reader: &mut Reader<'_>) -> Result<(u32, u8), WireError> {
-    let error = reader.error(Malformed::Syntax);
-    let key = u32::try_from(varint(reader)?).map_err(|_| error)?;
+    let offset = reader.position();
+    let key = varint(reader)?;
     match (key >> 3, (key & 7) as u8) {
-        (number @ 1.., kind @ 0..=GROUP_TYPE_MAX) => Ok((number, kind)),
-        _ => Err(error),
+        (number @ 1..=NUMBER_MAX, kind @ 0..=GROUP_TYPE_MAX) => Ok((number as u32, kind)),
+        _ => Err(WireError::new(Malformed::Syntax, offset)),
     }
 }
 
 // Inlined: most varints are one byte.
 #[inline]
 fn varint(reader: &mut Reader<'_>) -> Result<u64, WireError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
+    let first = reader.u8()?;
+    if first < 0x80 { Ok(first.into()) } else { long_varint(reader, first) }
+}
+
+/// The rest of a varint behind its first byte.
+fn long_varint(reader: &mut Reader<'_>, first: u8) -> Result<u64, WireError> {
+    let mut value = u64::from(first & 0x7f);
+    for shift in (7..64).step_by(7) {
         let byte = reader.u8()?;
         // The tenth byte has room for one bit.
         if shift == 63 && byte > 1 {
@@ -133,6 +143,7 @@ fn varint(reader: &mut Reader<'_>) -> Result<u64, WireError> {
     Err(reader.error(Malformed::Syntax))
 }
 
+#[inline]
 fn bytes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
     let len = varint(reader)?;
     reader.take(usize::try_from(len).unwrap_or(usize::MAX))
@@ -209,6 +220,9 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 const FIXED_32: u8 = 5;
 const GROUP_TYPE_MAX: u8 = FIXED_32;
+
+/// A key is a varint of 32 bits.
+const NUMBER_MAX: u64 = (u32::MAX >> 3) as u64;
 
 /// Messages and groups inside each other, as prost bounds them.
 const DEPTH_MAX: u8 = 100;

@@ -152,7 +152,8 @@ impl Framer {
 /// # Errors
 /// [`WireError`] if the gateway never sends such a packet.
 pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
-    let fields = Fields::read(bytes, false)?;
+    let mut scan = Scan::new(false);
+    let fields = Fields::read(&mut scan, bytes)?;
     match fields.kind() {
         Some(Kind::Reply) => reply(&fields),
         Some(Kind::Message) => {
@@ -168,7 +169,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
     }
 }
 
-fn reply<'a>(fields: &Fields<'a>) -> Result<ServerPacket<'a>, WireError> {
+fn reply<'a>(fields: &Fields<'_, 'a>) -> Result<ServerPacket<'a>, WireError> {
     let refused = match fields.number(Field::Status)?.0 {
         0 => None,
         _ => Some(text(fields, Field::Reason)?),
@@ -181,7 +182,7 @@ fn reply<'a>(fields: &Fields<'a>) -> Result<ServerPacket<'a>, WireError> {
     Ok(ServerPacket::Reply { id: fields.id()?, request, refused, user })
 }
 
-fn push<'a>(fields: &Fields<'a>, to: To) -> Result<ServerPacket<'a>, WireError> {
+fn push<'a>(fields: &Fields<'_, 'a>, to: To) -> Result<ServerPacket<'a>, WireError> {
     let optional = |field| match fields.has(field) {
         true => text(fields, field),
         false => Ok(Cow::Borrowed(&b""[..])),
@@ -201,7 +202,7 @@ fn push<'a>(fields: &Fields<'a>, to: To) -> Result<ServerPacket<'a>, WireError> 
     }))
 }
 
-fn text<'a>(fields: &Fields<'a>, field: Field) -> Result<Cow<'a, [u8]>, WireError> {
+fn text<'a>(fields: &Fields<'_, 'a>, field: Field) -> Result<Cow<'a, [u8]>, WireError> {
     let (text, escaped) = fields.escaped(field)?;
     if !escaped {
         return Ok(Cow::Borrowed(text));

@@ -16,17 +16,16 @@ pub const NAME_MAX: usize = MessageId::MAX;
 
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(super) struct Fields<'s, 'a> {
     bytes: &'a [u8],
     /// Where `bytes` begin in the input that was scanned.
     base: usize,
-    scan: Scan,
+    scan: &'s Scan,
 }
 
-impl<'a> Fields<'a> {
-    /// All of `bytes` as one packet; `double`: the brackets of the connection.
-    pub(super) fn read(bytes: &'a [u8], double: bool) -> Result<Self, WireError> {
-        let mut scan = Scan::new(double);
+impl<'s, 'a> Fields<'s, 'a> {
+    /// All of `bytes` as one packet, with a fresh `scan`.
+    pub(super) fn read(scan: &'s mut Scan, bytes: &'a [u8]) -> Result<Self, WireError> {
         if let Some(at) = scan.read(bytes)? {
             return Err(WireError::new(Malformed::TrailingBytes, at));
         }
@@ -38,13 +37,17 @@ impl<'a> Fields<'a> {
     }
 
     /// The packet that `scan` has found whole: `bytes` are its range.
-    pub(super) fn of(scan: Scan, bytes: &'a [u8]) -> Self {
+    pub(super) fn of(scan: &'s Scan, bytes: &'a [u8]) -> Self {
         Self { bytes, base: scan.range().start, scan }
     }
 
     /// `None`: no header of a packet, so the tail of one that was whole without it, or nothing.
     pub(super) fn kind(&self) -> Option<Kind> {
         self.scan.kind()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
 
     pub(super) fn double(&self) -> bool {
@@ -78,13 +81,13 @@ impl<'a> Fields<'a> {
     }
 
     /// The text of a field; `scratch` takes it where it holds escapes.
-    pub(super) fn text<'s>(
+    pub(super) fn text<'t>(
         &self,
         field: Field,
-        scratch: &'s mut Vec<u8>,
-    ) -> Result<&'s [u8], WireError>
+        scratch: &'t mut Vec<u8>,
+    ) -> Result<&'t [u8], WireError>
     where
-        'a: 's,
+        'a: 't,
     {
         let (text, escaped) = self.escaped(field)?;
         if !escaped {

@@ -16,6 +16,8 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memchr2};
+
 use crate::error::{Malformed, WireError};
 
 /// Where the lexer stands. All offsets are into the input, which always begins at the same byte.
@@ -27,8 +29,10 @@ pub(super) struct Lexer {
     /// The first byte of the current header, or the current (or last) key.
     start: usize,
     key_end: usize,
-    /// The first byte of the current value; behind the quote of a quoted one.
+    /// The first byte of the current value, behind the quote of a quoted one; or of a header's name.
     value: usize,
+    /// The end of the value or name of the last item.
+    value_end: usize,
     /// The current packet is a `[[x]]`.
     double: bool,
 }
@@ -56,19 +60,11 @@ enum State {
     ArrayEscaped(u8),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where it stands, the lexer says until the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    Header {
-        /// Without brackets and blanks.
-        name: Range<usize>,
-        /// Of the bracket.
-        start: usize,
-        double: bool,
-    },
-    Pair {
-        key: Range<usize>,
-        value: Span,
-    },
+    Header { double: bool },
+    Pair(Form),
 }
 
 /// A value as it stands in the packet, without its quotes. Small: a connection keeps many.
@@ -83,7 +79,7 @@ impl Span {
     /// Of nothing.
     pub(super) const NONE: Self = Self { start: 0, end: 0, form: Form::Bare };
 
-    fn new(range: Range<usize>, form: Form) -> Self {
+    pub(super) fn new(range: Range<usize>, form: Form) -> Self {
         // Input is given up long before it is that long.
         let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Self { start: offset(range.start), end: offset(range.end), form }
@@ -118,7 +114,7 @@ pub(super) enum Ending {
 impl Lexer {
     /// `double`: the brackets of the packet that what stands before the first header belongs to.
     pub(super) fn new(double: bool) -> Self {
-        Self { at: 0, state: State::Between, start: 0, key_end: 0, value: 0, double }
+        Self { at: 0, state: State::Between, start: 0, key_end: 0, value: 0, value_end: 0, double }
     }
 
     /// The next item; `None` when all of `input` has been looked at. To be asked again with more.
@@ -148,6 +144,21 @@ impl Lexer {
         self.at
     }
 
+    /// The first byte of the last item.
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The key of the last item, a pair.
+    pub(super) fn key_range(&self) -> Range<usize> {
+        self.start..self.key_end
+    }
+
+    /// The last item's value without its quotes, or name without its brackets and blanks.
+    pub(super) fn text_range(&self) -> Range<usize> {
+        self.value..self.value_end
+    }
+
     pub(super) fn error(&self, what: Malformed) -> WireError {
         WireError::new(what, self.at)
     }
@@ -156,7 +167,7 @@ impl Lexer {
     /// bare value to the byte that ends it.
     fn step(&mut self, input: &[u8], byte: u8) -> Result<Option<Item>, WireError> {
         match self.state {
-            State::Between => self.between(byte)?,
+            State::Between => self.between(input)?,
             State::Comment => {
                 if byte == b'\n' {
                     self.state = State::Between;
@@ -171,8 +182,8 @@ impl Lexer {
                 return self.named(input, true).map(Some);
             }
             State::Key => self.key(input)?,
-            State::Equals => self.equals(byte)?,
-            State::Value => self.value(byte)?,
+            State::Equals => self.equals(input)?,
+            State::Value => self.value(input)?,
             State::Quoted => return Ok(self.quoted(input)),
             State::Escaped => {
                 self.at += 1;
@@ -196,10 +207,10 @@ impl Lexer {
         Ok(None)
     }
 
-    fn between(&mut self, byte: u8) -> Result<(), WireError> {
+    fn between(&mut self, input: &[u8]) -> Result<(), WireError> {
+        let Some(byte) = self.run(input, |byte| !is_blank(byte)) else { return Ok(()) };
         self.start = self.at;
         self.state = match byte {
-            _ if is_blank(byte) => State::Between,
             b'#' => State::Comment,
             b'[' => State::Header { double: false },
             // Control characters: somebody speaks TLS, or worse.
@@ -239,41 +250,44 @@ impl Lexer {
         if name.is_empty() || name.iter().any(|byte| is_blank(*byte)) {
             return Err(self.error(Malformed::Syntax));
         }
-        let start = start + (inside.len() - inside.trim_ascii_start().len());
-        let end = start + name.len();
+        self.value = start + (inside.len() - inside.trim_ascii_start().len());
+        self.value_end = self.value + name.len();
         // Children stand in single brackets in every dialect.
         if !name.contains(&b'.') {
             self.double = double;
         }
         self.at += 1;
         self.state = State::Between;
-        Ok(Item::Header { name: start..end, start: self.start, double })
+        Ok(Item::Header { double })
     }
 
     fn key(&mut self, input: &[u8]) -> Result<(), WireError> {
         match self.run(input, ends_bare) {
             None => Ok(()),
-            Some(byte) => {
+            Some(_) => {
                 self.key_end = self.at;
-                self.equals(byte)
+                self.state = State::Equals;
+                self.equals(input)
             }
         }
     }
 
-    fn equals(&mut self, byte: u8) -> Result<(), WireError> {
-        self.state = match byte {
-            b'=' => State::Value,
-            _ if is_blank(byte) => State::Equals,
-            _ => return Err(self.error(Malformed::Syntax)),
-        };
-        self.at += 1;
-        Ok(())
+    fn equals(&mut self, input: &[u8]) -> Result<(), WireError> {
+        match self.run(input, |byte| !is_blank(byte)) {
+            None => Ok(()),
+            Some(b'=') => {
+                self.at += 1;
+                self.state = State::Value;
+                self.value(input)
+            }
+            Some(_) => Err(self.error(Malformed::Syntax)),
+        }
     }
 
-    fn value(&mut self, byte: u8) -> Result<(), WireError> {
+    fn value(&mut self, input: &[u8]) -> Result<(), WireError> {
+        let Some(byte) = self.run(input, |byte| !is_blank(byte)) else { return Ok(()) };
         self.value = self.at;
         self.state = match byte {
-            _ if is_blank(byte) => State::Value,
             b'"' => {
                 self.value += 1;
                 State::Quoted
@@ -289,11 +303,13 @@ impl Lexer {
 
     /// Runs to the closing quote or to a backslash that counts.
     fn quoted(&mut self, input: &[u8]) -> Option<Item> {
-        let byte = match self.double {
-            true => self.run(input, |byte| byte == b'"'),
-            false => self.run(input, |byte| byte == b'"' || byte == b'\\'),
+        let unread = &input[self.at..];
+        let length = match self.double {
+            true => memchr(b'"', unread),
+            false => memchr2(b'"', b'\\', unread),
         };
-        if byte? == b'\\' {
+        self.at += length.unwrap_or(unread.len());
+        if unread[length?] == b'\\' {
             self.state = State::Escaped;
             self.at += 1;
             return None;
@@ -339,8 +355,8 @@ impl Lexer {
     /// The value ends before the current byte.
     fn pair(&mut self, form: Form) -> Item {
         self.state = State::Between;
-        let value = Span::new(self.value..self.at, form);
-        Item::Pair { key: self.start..self.key_end, value }
+        self.value_end = self.at;
+        Item::Pair(form)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::lexer::{Ending, Item, Lexer, Span};
+use super::lexer::{Ending, Form, Item, Lexer, Span};
 use crate::error::{Decoded, Malformed, WireError};
 
 /// The longest packet, in both directions: the specification's bound of unfinished input.
@@ -202,7 +202,9 @@ impl Scan {
             }
             _ => Decoded::NeedMore { total: input.len() + 1 },
         };
-        *self = before.unwrap_or(*self);
+        if let Some(before) = before {
+            *self = before;
+        }
         Ok(more)
     }
 
@@ -216,15 +218,13 @@ impl Scan {
     /// Notes an item of the packet; `Some`: the next one begins here.
     fn take(&mut self, input: &[u8], item: Item) -> Result<Option<usize>, WireError> {
         match item {
-            Item::Header { name, start, double } => {
-                let end = self.lexer.at();
-                Ok(self.header(&input[name], start, end, double))
-            }
-            Item::Pair { key, value } => self.pair(input, key, value).map(|()| None),
+            Item::Header { double } => Ok(self.header(&input[self.lexer.text_range()], double)),
+            Item::Pair(form) => self.pair(input, form).map(|()| None),
         }
     }
 
-    fn header(&mut self, name: &[u8], start: usize, end: usize, double: bool) -> Option<usize> {
+    fn header(&mut self, name: &[u8], double: bool) -> Option<usize> {
+        let (start, end) = (self.lexer.start(), self.lexer.at());
         let child = name.iter().position(|byte| *byte == b'.').map(|dot| name.split_at(dot));
         match (child, self.kind) {
             (Some((top, child)), Some(kind)) => {
@@ -249,9 +249,10 @@ impl Scan {
         }
     }
 
-    fn pair(&mut self, input: &[u8], key: Range<usize>, value: Span) -> Result<(), WireError> {
+    fn pair(&mut self, input: &[u8], form: Form) -> Result<(), WireError> {
+        let (key, value) = (self.lexer.key_range(), self.lexer.text_range());
         // With the closing quote or bracket.
-        self.end = self.lexer.at().max(value.range().end);
+        self.end = self.lexer.at().max(value.end);
         let Some(kind) = self.kind else {
             self.begin_stray(key.start);
             return Ok(());
@@ -263,9 +264,9 @@ impl Scan {
             return Err(WireError::new(Malformed::Syntax, key.start));
         }
         self.seen |= bit;
-        self.spans[field as usize] = value;
+        self.spans[field as usize] = Span::new(value.clone(), form);
         if (kind, field) == (Kind::Request, Field::Type) {
-            self.login = matches!(&input[value.range()], b"login" | b"reconnect");
+            self.login = matches!(&input[value], b"login" | b"reconnect");
         }
         Ok(())
     }
