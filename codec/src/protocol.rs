@@ -52,8 +52,9 @@ pub trait Protocol: Sized {
     ) -> Result<Decoded<std::ops::Range<usize>>, WireError>;
 
     /// Decodes one packet, the whole of `bytes`: a ws message, or what [`Protocol::frame`] found
-    /// last, so that an implementation may remember what it saw there. `scratch` comes empty; a protocol whose packets
-    /// cannot be borrowed from as they are puts what it took out of them there.
+    /// last, so that an implementation may remember what it saw there. `scratch` comes empty; a
+    /// protocol whose packets cannot be borrowed from as they are puts what it took out of them
+    /// there.
     ///
     /// # Errors
     /// [`WireError`] if the packet is malformed; the state is as before.

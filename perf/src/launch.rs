@@ -50,14 +50,7 @@ pub(crate) fn launch<'scope, C: Client>(
             run::<C, _>(scope, &setup, traffic(&setup, phases, groups, shape)?, &dialer, report)
         }
         Scenario::Offline(args) => {
-            if !setup.stores {
-                return Err(Abort("this protocol's messages to absent users are lost".into()));
-            }
-            if !setup.acked && !args.messages.is_open_loop() {
-                let why =
-                    "this server acknowledges nothing: how fast to send must be said (--rate)";
-                return Err(Abort(why.into()));
-            }
+            may_be_offline(&setup, args.messages.is_open_loop())?;
             let pairs = traffic::offline(setup.first_user, args.pairs as usize);
             let phases = traffic::phases(&setup, &args.messages.profile(load), true);
             let shape = args.messages.shape(&setup, 1, false).map_err(Abort)?;
@@ -90,6 +83,19 @@ pub(crate) fn launch<'scope, C: Client>(
         }
         Scenario::Smoke(_) => unreachable!("it launches the others"),
     }
+}
+
+/// # Errors
+/// What of the protocol speaks against messages to absent users.
+fn may_be_offline(setup: &Setup, open_loop: bool) -> Result<(), Abort> {
+    if !setup.stores {
+        return Err(Abort("this protocol's messages to absent users are lost".into()));
+    }
+    if !setup.acked && !open_loop {
+        let why = "this server acknowledges nothing: how fast to send must be said (--rate)";
+        return Err(Abort(why.into()));
+    }
+    Ok(())
 }
 
 fn traffic(

@@ -135,19 +135,24 @@ impl Gateway {
         Ok(())
     }
 
+    /// The words that say where one of the listeners is.
+    fn target(&self, index: usize) -> String {
+        let (pid, port) = (self.process.id(), self.ports[index]);
+        let (protocol, transport, path) = LISTENERS[index];
+        format!(
+            "--protocol {protocol} --url {transport}://127.0.0.1:{port}{path} --server-pid {pid}"
+        )
+    }
+
     /// Each scenario's name and the words of its command line. Users of different scenarios are
     /// different.
     fn scenarios(&self, folder: &Path) -> Vec<(&'static str, Vec<OsString>)> {
-        let pid = self.process.id();
-        let [ws, wss, tcp, simple_text, simple_im, im_demo] = std::array::from_fn(|index| {
-            let (protocol, transport, path) = LISTENERS[index];
-            let port = self.ports[index];
-            format!(
-                "--protocol {protocol} --url {transport}://127.0.0.1:{port}{path} --server-pid \
-                 {pid}"
-            )
-        });
+        let [ws, wss, tcp, simple_text, simple_im, im_demo] =
+            std::array::from_fn(|index| self.target(index));
         let quick = "--warm-up 0.2 --duration 1.5";
+        let few = |at: &str, first: u32| {
+            format!("perf pairs {at} {quick} --pairs 50 --depth 4 --first-user {first}")
+        };
         let mixed = folder.join("mixed.toml");
         // Written when it is needed; a scenario that cannot read it says so.
         let _ = fs::write(&mixed, MIXED);
@@ -160,20 +165,11 @@ impl Gateway {
                      --placement cross-shard --rings 2"
                 ),
             ),
-            ("pairs over wss", format!("perf pairs {wss} {quick} --pairs 50 --first-user 3001")),
-            ("pairs over tcp", format!("perf pairs {tcp} {quick} --pairs 50 --first-user 3201")),
-            (
-                "pairs of simple-text",
-                format!("perf pairs {simple_text} {quick} --pairs 50 --depth 4 --first-user 3401"),
-            ),
-            (
-                "pairs of simple-im",
-                format!("perf pairs {simple_im} {quick} --pairs 50 --depth 4 --first-user 3601"),
-            ),
-            (
-                "pairs of im-demo",
-                format!("perf pairs {im_demo} {quick} --pairs 50 --depth 4 --first-user 3801"),
-            ),
+            ("pairs over wss", few(&wss, 3001)),
+            ("pairs over tcp", few(&tcp, 3201)),
+            ("pairs of simple-text", few(&simple_text, 3401)),
+            ("pairs of simple-im", few(&simple_im, 3601)),
+            ("pairs of im-demo", few(&im_demo, 3801)),
             (
                 "pairs on a schedule",
                 format!("perf pairs {ws} {quick} --pairs 100 --first-user 4001 --rate 3000"),

@@ -393,8 +393,8 @@ impl FrameCache {
     }
 }
 
-/// Moves the next packet of a connection on which each leaves alone to its output. One that is being
-/// closed says no more.
+/// Moves the next packet of a connection on which each leaves alone to its output. One that is
+/// being closed says no more.
 ///
 /// # Errors
 /// It is too early; when it will not be.

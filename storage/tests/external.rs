@@ -10,7 +10,7 @@ mod forms;
 mod servers;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use codec::{Query, TenantId, UserId};
@@ -46,20 +46,44 @@ fn ask_until<T: std::fmt::Debug>(mut ask: impl FnMut() -> T, done: impl Fn(&T) -
             return answer;
         }
         assert!(Instant::now() < deadline, "still {answer:?}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// How the appends of [`nothing_acknowledged_is_lost`] go.
+#[derive(Default)]
+struct Progress {
+    taken: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Progress {
+    /// Until some more appends were taken.
+    fn goes_on(&self) {
+        Self::grows(&self.taken, 5);
+    }
+
+    /// Until some more were refused.
+    fn is_disturbed(&self) {
+        Self::grows(&self.refused, 1);
+    }
+
+    fn grows(count: &AtomicU64, by: u64) {
+        let before = count.load(Relaxed);
+        ask_until(|| count.load(Relaxed), |now| *now >= before + by);
     }
 }
 
 /// Appends row after row while `trouble` goes on; then every acknowledged one must be there, in
 /// its order, and the next must be taken.
-fn nothing_acknowledged_is_lost(config: &ExternalConfig, trouble: impl FnOnce() + Send) {
-    let over = AtomicBool::new(false);
+fn nothing_acknowledged_is_lost(config: &ExternalConfig, trouble: impl FnOnce(&Progress) + Send) {
+    let (over, progress) = (AtomicBool::new(false), Progress::default());
     let mut store = open(config);
     let mut acknowledged = BTreeSet::new();
-    let (mut seq, mut refused) = (0, 0);
+    let mut seq = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            trouble();
+            trouble(&progress);
             over.store(true, Relaxed);
         });
         while !over.load(Relaxed) {
@@ -68,10 +92,13 @@ fn nothing_acknowledged_is_lost(config: &ExternalConfig, trouble: impl FnOnce() 
             let results = store.write(&writes);
             assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "all or none: {results:?}");
             match results[0] {
-                Ok(()) => acknowledged.extend(seqs),
+                Ok(()) => {
+                    progress.taken.fetch_add(1, Relaxed);
+                    acknowledged.extend(seqs);
+                }
                 // The same again, later: it may have been taken the first time.
                 Err(StoreError::Unavailable) => {
-                    refused += 1;
+                    progress.refused.fetch_add(1, Relaxed);
                     continue;
                 }
                 Err(StoreError::Full) => panic!("the same message again is never refused"),
@@ -79,7 +106,7 @@ fn nothing_acknowledged_is_lost(config: &ExternalConfig, trouble: impl FnOnce() 
             seq += 50;
         }
     });
-    assert!(refused > 0, "there was trouble");
+    assert!(progress.refused.into_inner() > 0, "there was trouble");
     ask_until(|| store.write(&[append(user(2), seq + 1, b"")]), |results| results == &[OK]);
     let rows = rows(&mut store, user(1));
     let there: BTreeSet<u64> = rows.iter().map(|row| row.seq).collect();
@@ -93,11 +120,11 @@ fn a_redis_that_is_killed_loses_nothing_that_it_acknowledged() {
     let Some(mut servers) = Servers::start() else { return };
     let config = ExternalConfig { caps: NO_CAPS, ..servers.config() };
     let redis = &mut servers.redis;
-    nothing_acknowledged_is_lost(&config, || {
+    nothing_acknowledged_is_lost(&config, |appends| {
         for _ in 0..5 {
-            std::thread::sleep(Duration::from_millis(300));
+            appends.goes_on();
             redis.kill();
-            std::thread::sleep(Duration::from_millis(100));
+            appends.is_disturbed();
             redis.run(&[]);
         }
     });
@@ -109,12 +136,12 @@ fn a_redis_that_hangs_holds_nobody_and_loses_nothing() {
     let timeout = Duration::from_millis(200);
     let config = ExternalConfig { caps: NO_CAPS, timeout, ..servers.config() };
     let redis = &servers.redis;
-    nothing_acknowledged_is_lost(&config, || {
+    nothing_acknowledged_is_lost(&config, |appends| {
         for _ in 0..3 {
             redis.signal("-STOP");
-            std::thread::sleep(Duration::from_millis(700));
+            appends.is_disturbed();
             redis.signal("-CONT");
-            std::thread::sleep(Duration::from_millis(500));
+            appends.goes_on();
         }
     });
     let mut store = open(&config);

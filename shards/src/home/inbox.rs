@@ -149,8 +149,8 @@ impl Inbox {
     }
 
     /// Removes entries from the front that are in no terminal's flight and behind every terminal's
-    /// cursor (`pushed_to`: the smallest of them), if they are done, or in the store, where the next
-    /// login finds them: nobody here says any more that he has them.
+    /// cursor (`pushed_to`: the smallest of them), if they are done, or in the store, where the
+    /// next login finds them: nobody here says any more that he has them.
     pub(crate) fn pop_done(&mut self, pushed_to: u64) {
         while let Some(front) = self.queue.front() {
             let kept = front.done || front.kept == Kept::Stored;

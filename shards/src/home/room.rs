@@ -111,7 +111,7 @@ impl Home {
         let slots = self.rooms.get(&tenant).cloned().unwrap_or_default();
         for slot in slots.into_iter().filter(|slot| Some(*slot) != except) {
             if fx.backlog(slot) > ROOM_BACKLOG {
-                // Not here: others would hear of it, and find the next slow one, in the middle of this.
+                // Not here: others would hear of it and find the next slow one, before this ends.
                 self.slow.push(slot);
             } else if self.session(slot).is_some() {
                 fx.transmit(slot, &event.outgoing());

@@ -371,7 +371,7 @@ fn wait_for(name: &str, process: &mut Child, is_up: impl Fn() -> bool) {
     while !is_up() {
         assert_eq!(process.try_wait().unwrap(), None, "{name} has ended");
         assert!(Instant::now() < deadline, "{name} does not come up");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
