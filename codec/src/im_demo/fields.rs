@@ -45,7 +45,7 @@ impl<'a> Fields<'a> {
         Self { reader: Reader::new(message), depth: DEPTH_MAX - level }
     }
 
-    // Inlined, as what it calls: then a walk keeps its place in registers.
+    // Inlined, as what it calls: a walk keeps its place in registers.
     #[inline]
     fn field(&mut self) -> Result<(u32, Value<'a>), WireError> {
         let offset = self.reader.position();

@@ -29,7 +29,7 @@ pub(super) struct Lexer {
     /// The first byte of the current header, or the current (or last) key.
     start: usize,
     key_end: usize,
-    /// The first byte of the current value, behind the quote of a quoted one; or of a header's name.
+    /// The first byte of the current value, behind the quote of a quoted one, or of a name.
     value: usize,
     /// The end of the value or name of the last item.
     value_end: usize,
