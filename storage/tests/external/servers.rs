@@ -1,8 +1,8 @@
 //! Real servers for tests: those that `tests/run` has started, or private ones, ended with the
 //! test that needs them last. Where there are no programs, tests say so and check nothing.
 //!
-//!   RINGPOST_TEST_POSTGRES      libpq words without a database: host=/run/x user=postgres
-//!   RINGPOST_TEST_REDIS_STORE   unix:///run/x/redis.sock, with many databases
+//!   STORE_TEST_POSTGRES      libpq words without a database: host=/run/x user=postgres
+//!   STORE_TEST_REDIS_STORE   unix:///run/x/redis.sock, with many databases
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -37,7 +37,7 @@ impl Place {
     pub(crate) fn new() -> Option<Self> {
         let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (postgres, redis, servers) =
-            match (given("RINGPOST_TEST_POSTGRES"), given("RINGPOST_TEST_REDIS_STORE")) {
+            match (given("STORE_TEST_POSTGRES"), given("STORE_TEST_REDIS_STORE")) {
                 (Some(postgres), Some(redis)) => (postgres, redis, None),
                 _ => {
                     let servers = Servers::shared()?;
@@ -61,7 +61,7 @@ impl Place {
             redis.arg("--version").stdout(Stdio::null());
             postgres_programs().is_some() && redis.status().is_ok()
         };
-        let servers = given("RINGPOST_TEST_POSTGRES") && given("RINGPOST_TEST_REDIS_STORE");
+        let servers = given("STORE_TEST_POSTGRES") && given("STORE_TEST_REDIS_STORE");
         let there = servers || programs();
         if !there {
             eprintln!("SKIPPED: PostgreSQL or Redis is not installed; nothing was checked");
