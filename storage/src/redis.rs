@@ -224,7 +224,7 @@ impl Redis {
         Ok(())
     }
 
-    /// As [`crate::SqliteStore::dead_letters`].
+    /// As [`crate::Admin::dead_letters`].
     pub(crate) fn dead_letters(
         &mut self,
         after: i64,
@@ -248,7 +248,7 @@ impl Redis {
         Ok(letters)
     }
 
-    /// As [`crate::SqliteStore::requeue`] and [`crate::SqliteStore::drop_dead_letters`].
+    /// As [`crate::Admin::requeue`] and [`crate::Admin::drop_dead_letters`].
     pub(crate) fn settle_dead(&mut self, ids: &[i64], requeue: bool) -> Result<(), AdminError> {
         let mut cmd = self.change(if requeue { "requeue" } else { "drop" });
         for id in ids {

@@ -15,7 +15,7 @@ use crate::roster::{self, Roster as _};
 type Outcome<T> = Result<std::result::Result<T, AdminError>>;
 
 impl Postgres {
-    /// As [`crate::SqliteStore::add_users`].
+    /// As [`crate::Admin::add_users`].
     pub(crate) fn add_users(&mut self, users: &[NewUser]) -> Outcome<()> {
         let Some(first) = users.first() else { return Ok(Ok(())) };
         let kind = Kind::Change(first.key.tenant);
@@ -58,7 +58,7 @@ impl Postgres {
         })
     }
 
-    /// As [`crate::SqliteStore::list_users`].
+    /// As [`crate::Admin::list_users`].
     pub(crate) fn list_users(
         &mut self,
         tenant: TenantId,
@@ -80,7 +80,7 @@ impl Postgres {
         })
     }
 
-    /// As [`crate::SqliteStore::create_group`].
+    /// As [`crate::Admin::create_group`].
     pub(crate) fn create_group(&mut self, group: &NewGroup) -> Outcome<()> {
         let NewGroup { key, name, title, owner, members } = group;
         self.attempt(Kind::Change(key.tenant), |tables| {
@@ -102,7 +102,7 @@ impl Postgres {
         })
     }
 
-    /// As [`crate::SqliteStore::add_members`].
+    /// As [`crate::Admin::add_members`].
     pub(crate) fn add_members(&mut self, group: GroupKey, members: &[UserId]) -> Outcome<()> {
         self.attempt(Kind::Change(group.tenant), |tables| match tables.has_group(group)? {
             true => add_members(tables, group, members),
@@ -110,7 +110,7 @@ impl Postgres {
         })
     }
 
-    /// As [`crate::SqliteStore::remove_members`].
+    /// As [`crate::Admin::remove_members`].
     pub(crate) fn remove_members(&mut self, group: GroupKey, members: &[UserId]) -> Outcome<u64> {
         let (tenant, id) = group_key(group);
         let ids: Vec<i64> = members.iter().map(|id| id.0.into()).collect();
@@ -135,7 +135,7 @@ impl Postgres {
         self.run(Kind::Change(group.tenant), |tables| Ok(tables.change(sql, &[&tenant, &id])? > 0))
     }
 
-    /// As [`crate::SqliteStore::list_groups`].
+    /// As [`crate::Admin::list_groups`].
     pub(crate) fn list_groups(
         &mut self,
         tenant: TenantId,
@@ -165,7 +165,7 @@ impl Postgres {
         self.run(Kind::Single, |tables| find_tenant(tables, org, appkey))
     }
 
-    /// As [`crate::SqliteStore::tenant`].
+    /// As [`crate::Admin::tenant_id`].
     pub(crate) fn tenant(&mut self, org: &str, appkey: &str) -> Result<TenantId> {
         if let Some(found) = self.find_tenant(org, appkey)? {
             return Ok(found);
@@ -179,7 +179,7 @@ impl Postgres {
         })
     }
 
-    /// As [`crate::SqliteStore::tenants`].
+    /// As [`crate::Admin::tenants`].
     pub(crate) fn tenants(&mut self) -> Result<Vec<Tenant>> {
         let sql = "SELECT id, org, appkey FROM ringpost_tenants ORDER BY id";
         self.run(Kind::Single, |tables| {
