@@ -70,11 +70,11 @@ pub(crate) fn greeting(config: &Config) -> String {
     let mut out = String::from("Ringpost is running: the embedded demo, on this machine only.\n\n");
     for listener in &config.listeners {
         let note = match (listener.protocol.is_door(), listener.transport) {
-            (true, _) => "the back end's publish door",
-            (false, Transport::Tls | Transport::Wss) => "clients, self-signed certificate",
-            (false, Transport::Tcp | Transport::Ws) => "clients",
+            (true, _) => " (the back end's door)",
+            (false, Transport::Tls | Transport::Wss) => " (self-signed certificate)",
+            (false, Transport::Tcp | Transport::Ws) => "",
         };
-        let _ = writeln!(out, "  {:<30} {note}", listener.url());
+        let _ = writeln!(out, "  {:<30} {}{note}", listener.url(), listener.protocol.name());
     }
     if let Some(address) = config.admin {
         let _ = writeln!(out, "  {:<30} metrics and health", format!("http://{address}/metrics"));
@@ -103,8 +103,9 @@ mod tests {
         let greeting = greeting(&config);
         for part in [
             "ws://127.0.0.1:9095/ws",
-            "wss://127.0.0.1:8443/wss",
-            "tcp://127.0.0.1:19095",
+            "wss://127.0.0.1:8443/wss       binary (self-signed certificate)",
+            "tcp://127.0.0.1:19095          binary-publish (the back end's door)",
+            "tcp://127.0.0.1:5000           simple-text\n",
             "http://127.0.0.1:8080/metrics",
             "alice (1001), bob (1002), carol (1003), password \"ringpost\"",
             "ringpost chat alice",
