@@ -38,6 +38,7 @@ pub mod stream;
 pub mod types;
 
 use command::{Command, Header, Part};
+use fields::Value;
 use reply::Response;
 use types::MessageType;
 
@@ -121,11 +122,9 @@ impl Protocol for ImDemo {
             Some(Part::Connect(connect)) => Packet::Connect(state.connect(settings, connect)),
             Some(Part::Disconnect) => Packet::Disconnect,
             Some(Part::Request(request)) => request::packet(settings, request, scratch),
-            Some(Part::Response("")) => Packet::AckOldest,
-            Some(Part::Response(id)) => {
-                // An id that long is none of ours.
-                MessageId::new(id.as_bytes()).map_or(Packet::Nothing, Packet::Ack)
-            }
+            Some(Part::Response(b"")) => Packet::AckOldest,
+            // An id that long is none of ours.
+            Some(Part::Response(id)) => MessageId::new(id).map_or(Packet::Nothing, Packet::Ack),
             Some(Part::Ping(time)) => {
                 state.ping_time = time;
                 Packet::Ping
@@ -205,7 +204,7 @@ impl Protocol for ImDemo {
     fn content(body: &[u8]) -> Content<'_> {
         let Ok(header) = Header::parse(body) else { return Content::Opaque(body) };
         let opaque = Content::Opaque(header.payload);
-        let Ok(text) = command::text(header.payload) else { return opaque };
+        let Ok(text) = command::text(header.payload, Value::string) else { return opaque };
         match header.kind() {
             Some(MessageType::Txt) => Content::Text(text),
             Some(MessageType::Image) => Content::Image(text),
@@ -223,16 +222,16 @@ impl State {
     }
 
     fn connect<'a>(&mut self, settings: &Settings, connect: &command::Connect<'a>) -> Connect<'a> {
-        let user = connect.user.as_bytes();
+        let user = connect.user;
         self.ext = connect.ext >= 1;
         self.user = if is_name(user) { user.into() } else { Box::default() };
-        let tenant = (connect.org.as_bytes(), connect.appkey.as_bytes());
+        let tenant = (connect.org, connect.appkey);
         let is_default = settings.default_tenant && tenant.0.is_empty() && tenant.1.is_empty();
         Connect {
             name: user,
-            proof: Proof::Password(connect.token.as_bytes()),
+            proof: Proof::Password(connect.token),
             role: None,
-            terminal: Terminal::Device(connect.device.as_bytes()),
+            terminal: Terminal::Device(connect.device),
             vhost: None,
             tenant: (!is_default).then_some(tenant),
         }

@@ -5,46 +5,46 @@
 
 use crate::error::{Malformed, WireError};
 
-/// `0 <= position <= bytes.len()`; what is before `position` has been read.
+/// What has not been read yet of a packet of `len` bytes, which is its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
-    position: usize,
+    unread: &'a [u8],
+    len: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, position: 0 }
+        Self { unread: bytes, len: bytes.len() }
     }
 
     /// Bytes not read yet.
     pub(crate) fn left(&self) -> usize {
-        self.bytes.len() - self.position
+        self.unread.len()
     }
 
     /// Bytes read so far.
     pub(crate) fn position(&self) -> usize {
-        self.position
+        self.len - self.unread.len()
     }
 
     /// An error at the current position.
     pub(crate) fn error(&self, what: Malformed) -> WireError {
-        WireError::new(what, self.position)
+        WireError::new(what, self.position())
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let Some((head, _)) = self.unread().split_at_checked(len) else {
+        let Some((head, unread)) = self.unread.split_at_checked(len) else {
             return Err(self.error(Malformed::Truncated));
         };
-        self.position += len;
+        self.unread = unread;
         Ok(head)
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let Some(head) = self.unread().first_chunk() else {
+        let Some((head, unread)) = self.unread.split_first_chunk() else {
             return Err(self.error(Malformed::Truncated));
         };
-        self.position += N;
+        self.unread = unread;
         Ok(*head)
     }
 
@@ -68,9 +68,7 @@ impl<'a> Reader<'a> {
 
     /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
-        let rest = self.unread();
-        self.position = self.bytes.len();
-        rest
+        std::mem::take(&mut self.unread)
     }
 
     /// The end of a packet with an exact length.
@@ -79,10 +77,6 @@ impl<'a> Reader<'a> {
             0 => Ok(()),
             _ => Err(self.error(Malformed::TrailingBytes)),
         }
-    }
-
-    fn unread(&self) -> &'a [u8] {
-        &self.bytes[self.position..]
     }
 }
 

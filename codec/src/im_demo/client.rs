@@ -7,6 +7,7 @@
 use prost::Message as _;
 
 use super::command;
+use super::fields::Value;
 use super::types::{
     self, ChatType, Command, ConAck, Contact, ContactOp, Disconnect, Group, MessageType, Ping,
     Request, RequestOption, RequestType, Response,
@@ -138,7 +139,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket, WireError> {
 /// [`WireError`] if it is of another type, or no message at all.
 pub fn text(message: &types::Message) -> Result<&str, WireError> {
     match message.r#type() {
-        MessageType::Txt => command::text(&message.payload),
+        MessageType::Txt => command::text(&message.payload, Value::string),
         MessageType::Image => Err(WireError::new(Malformed::Field, 0)),
     }
 }

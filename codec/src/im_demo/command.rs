@@ -12,14 +12,14 @@ use crate::error::WireError;
 /// The sub-messages a client may send; the answer to a login is his to hear, not to say.
 #[derive(Default)]
 pub(super) struct Command<'a> {
-    connect: Option<Connect<'a>>,
-    disconnect: bool,
-    request: Option<Request<'a>>,
+    /// Which of them are there: a bit for each number, from [`FIRST`] on.
+    present: u8,
+    connect: Connect<'a>,
+    request: Request<'a>,
     /// The id.
-    response: Option<&'a str>,
+    response: &'a [u8],
     /// The time.
-    ping: Option<i64>,
-    pong: bool,
+    ping: i64,
 }
 
 /// One of them.
@@ -28,7 +28,7 @@ pub(super) enum Part<'c, 'a> {
     Disconnect,
     Request(&'c Request<'a>),
     /// The id.
-    Response(&'a str),
+    Response(&'a [u8]),
     /// The time.
     Ping(i64),
     Pong,
@@ -36,12 +36,12 @@ pub(super) enum Part<'c, 'a> {
 
 #[derive(Default)]
 pub(super) struct Connect<'a> {
-    pub(super) org: &'a str,
-    pub(super) appkey: &'a str,
-    pub(super) user: &'a str,
-    pub(super) token: &'a str,
+    pub(super) org: &'a [u8],
+    pub(super) appkey: &'a [u8],
+    pub(super) user: &'a [u8],
+    pub(super) token: &'a [u8],
     pub(super) ext: i32,
-    pub(super) device: &'a str,
+    pub(super) device: &'a [u8],
 }
 
 #[derive(Default)]
@@ -50,7 +50,7 @@ pub(super) struct Request<'a> {
     pub(super) payload: &'a [u8],
     /// What the options say, if there are any.
     pub(super) offline: Option<bool>,
-    pub(super) id: &'a str,
+    pub(super) id: &'a [u8],
 }
 
 /// What the gateway has to know of a Message, the payload of a request.
@@ -58,7 +58,7 @@ pub(super) struct Request<'a> {
 pub(super) struct Header<'a> {
     pub(super) kind: i32,
     pub(super) payload: &'a [u8],
-    pub(super) to: &'a str,
+    pub(super) to: &'a [u8],
     pub(super) chat: i32,
 }
 
@@ -66,9 +66,9 @@ pub(super) struct Header<'a> {
 #[derive(Default)]
 pub(super) struct Question<'a> {
     pub(super) op: i32,
-    pub(super) id: &'a str,
-    pub(super) title: &'a str,
-    pub(super) users: Vec<&'a str>,
+    pub(super) id: &'a [u8],
+    pub(super) title: &'a [u8],
+    pub(super) users: Vec<&'a [u8]>,
 }
 
 impl<'a> Command<'a> {
@@ -78,20 +78,17 @@ impl<'a> Command<'a> {
             let (number, value) = field?;
             match number {
                 1 => drop(value.int32()?),
-                3 => command.connect.get_or_insert_default().merge(value)?,
-                4 => con_ack(value)?,
-                5 => {
-                    disconnect(value)?;
-                    command.disconnect = true;
-                }
-                6 => command.request.get_or_insert_default().merge(value)?,
-                7 => response(value, command.response.get_or_insert_default())?,
-                8 => ping(value, command.ping.get_or_insert_default())?,
-                9 => {
-                    ping(value, &mut 0)?;
-                    command.pong = true;
-                }
+                CONNECT => command.connect.merge(value)?,
+                CON_ACK => con_ack(value)?,
+                DISCONNECT => disconnect(value)?,
+                REQUEST => command.request.merge(value)?,
+                RESPONSE => response(value, &mut command.response)?,
+                PING => ping(value, &mut command.ping)?,
+                PONG => ping(value, &mut 0)?,
                 _ => {}
+            }
+            if matches!(number, CONNECT | DISCONNECT..=PONG) {
+                command.present |= 1 << (number - FIRST);
             }
         }
         Ok(command)
@@ -100,18 +97,18 @@ impl<'a> Command<'a> {
     /// Of the sub-messages in the order of their numbers, the first one behind the first `skip`
     /// places, and the place of the one after it; 0: there is none.
     pub(super) fn part(&self, skip: u8) -> Option<(Part<'_, 'a>, u8)> {
-        let parts = [
-            self.connect.as_ref().map(Part::Connect),
-            self.disconnect.then_some(Part::Disconnect),
-            self.request.as_ref().map(Part::Request),
-            self.response.map(Part::Response),
-            self.ping.map(Part::Ping),
-            self.pong.then_some(Part::Pong),
-        ];
-        let places = (0..).zip(parts).skip(skip.into());
-        let mut places = places.filter_map(|(place, part)| Some((place, part?)));
-        let (_, part) = places.next()?;
-        Some((part, places.next().map_or(0, |(place, _)| place)))
+        let left = self.present & (u8::MAX << skip);
+        let part = match FIRST + left.trailing_zeros() {
+            CONNECT => Part::Connect(&self.connect),
+            DISCONNECT => Part::Disconnect,
+            REQUEST => Part::Request(&self.request),
+            RESPONSE => Part::Response(self.response),
+            PING => Part::Ping(self.ping),
+            PONG => Part::Pong,
+            _ => return None,
+        };
+        let behind = left & (left - 1);
+        Some((part, if behind == 0 { 0 } else { behind.trailing_zeros() as u8 }))
     }
 }
 
@@ -120,12 +117,12 @@ impl<'a> Connect<'a> {
         for field in Fields::nested(value.bytes()?, 1) {
             let (number, value) = field?;
             match number {
-                1 => self.org = value.string()?,
-                2 => self.appkey = value.string()?,
-                3 => self.user = value.string()?,
-                4 => self.token = value.string()?,
+                1 => self.org = value.text()?,
+                2 => self.appkey = value.text()?,
+                3 => self.user = value.text()?,
+                4 => self.token = value.text()?,
                 5 => self.ext = value.int32()?,
-                6 => self.device = value.string()?,
+                6 => self.device = value.text()?,
                 _ => {}
             }
         }
@@ -141,7 +138,7 @@ impl<'a> Request<'a> {
                 1 => self.kind = value.int32()?,
                 2 => self.payload = value.bytes()?,
                 3 => *self.offline.get_or_insert_default() |= option(value)?,
-                4 => self.id = value.string()?,
+                4 => self.id = value.text()?,
                 _ => {}
             }
         }
@@ -162,8 +159,8 @@ impl<'a> Header<'a> {
             match number {
                 1 => header.kind = value.int32()?,
                 2 => header.payload = value.bytes()?,
-                3 | 6 => drop(value.string()?),
-                4 => header.to = value.string()?,
+                3 | 6 => drop(value.text()?),
+                4 => header.to = value.text()?,
                 5 => header.chat = value.int32()?,
                 7 => drop(value.int64()?),
                 _ => {}
@@ -186,7 +183,7 @@ impl<'a> Question<'a> {
             let (number, value) = field?;
             match number {
                 1 => question.op = value.int32()?,
-                2 => question.id = value.string()?,
+                2 => question.id = value.text()?,
                 _ => {}
             }
         }
@@ -200,10 +197,10 @@ impl<'a> Question<'a> {
             let (number, value) = field?;
             match number {
                 1 => question.op = value.int32()?,
-                2 => question.id = value.string()?,
-                3 => question.title = value.string()?,
+                2 => question.id = value.text()?,
+                3 => question.title = value.text()?,
                 4 => {
-                    let user = value.string()?;
+                    let user = value.text()?;
                     if question.users.len() <= users_max {
                         question.users.push(user);
                     }
@@ -215,12 +212,15 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The only field of a MessageTxt or a MessageImg.
-pub(super) fn text(payload: &[u8]) -> Result<&str, WireError> {
-    let mut text = "";
+/// The only field of a MessageTxt or a MessageImg, as `read` reads it.
+pub(super) fn text<'a, T: Default>(
+    payload: &'a [u8],
+    read: impl Fn(Value<'a>) -> Result<T, WireError>,
+) -> Result<T, WireError> {
+    let mut text = T::default();
     for field in Fields::new(payload) {
         if let (1, value) = field? {
-            text = value.string()?;
+            text = read(value)?;
         }
     }
     Ok(text)
@@ -230,7 +230,7 @@ fn con_ack(value: Value<'_>) -> Result<(), WireError> {
     for field in Fields::nested(value.bytes()?, 1) {
         match field? {
             (1 | 3 | 4 | 6, value) => drop(value.int64()?),
-            (2 | 5, value) => drop(value.string()?),
+            (2 | 5, value) => drop(value.text()?),
             _ => {}
         }
     }
@@ -241,7 +241,7 @@ fn disconnect(value: Value<'_>) -> Result<(), WireError> {
     for field in Fields::nested(value.bytes()?, 1) {
         match field? {
             (1, value) => drop(value.int32()?),
-            (2, value) => drop(value.string()?),
+            (2, value) => drop(value.text()?),
             _ => {}
         }
     }
@@ -258,12 +258,12 @@ fn option(value: Value<'_>) -> Result<bool, WireError> {
     Ok(offline)
 }
 
-fn response<'a>(value: Value<'a>, id: &mut &'a str) -> Result<(), WireError> {
+fn response<'a>(value: Value<'a>, id: &mut &'a [u8]) -> Result<(), WireError> {
     for field in Fields::nested(value.bytes()?, 1) {
         match field? {
             (1, value) => drop(value.int32()?),
-            (2, value) => drop(value.string()?),
-            (3, value) => *id = value.string()?,
+            (2, value) => drop(value.text()?),
+            (3, value) => *id = value.text()?,
             (4, value) => drop(value.bytes()?),
             _ => {}
         }
@@ -279,3 +279,13 @@ fn ping(value: Value<'_>, time: &mut i64) -> Result<(), WireError> {
     }
     Ok(())
 }
+
+/// Numbers of a Command's sub-messages.
+const CONNECT: u32 = FIRST;
+const CON_ACK: u32 = 4;
+const DISCONNECT: u32 = 5;
+const REQUEST: u32 = 6;
+const RESPONSE: u32 = 7;
+const PING: u32 = 8;
+const PONG: u32 = 9;
+const FIRST: u32 = 3;

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use prost::Message as _;
 
 use super::command::Header;
-use super::fields::{bytes_len, int_len, put_bytes, put_head, put_int, put_varint};
+use super::fields::{bytes_head, bytes_len, int_len, put_bytes, put_head, put_int, put_varint};
 use super::types::{
     ChatType, Command, ConAck, ContactItem, ContactList, Disconnect, GroupItem, GroupList,
     MessageType, Ping, Status,
@@ -170,7 +170,7 @@ impl<'a> Response<'a> {
         let code_len = if self.code == 0 { 0 } else { int_len(self.code.into()) };
         let payload_len = match &self.payload {
             Payload::None => 0,
-            Payload::Ack(receipt) => bytes_len(STAMP_LEN) + int_len(receipt.time_ms),
+            Payload::Ack(receipt) => STAMP_FIELD + int_len(receipt.time_ms),
             Payload::Bytes(bytes) => bytes.len(),
         };
         let optional = |len: usize| if len == 0 { 0 } else { bytes_len(len) };
@@ -192,7 +192,7 @@ impl<'a> Response<'a> {
         match &self.payload {
             Payload::None => {}
             Payload::Ack(receipt) => {
-                put_bytes(1, MessageId::of_stamp(receipt.stamp).as_bytes(), out);
+                out.extend_from_slice(&stamp_field(1, receipt.stamp));
                 put_int(2, receipt.time_ms, out);
             }
             Payload::Bytes(bytes) => out.extend_from_slice(bytes),
@@ -210,13 +210,13 @@ pub(super) fn put_push(push: &Push<'_>, own_name: &[u8], stream: bool, out: &mut
     let stamps = Stamps::of(message, own_name);
     let message_len = body.len() + stamps.len();
     let opts: &[u8] = if push.stored { &OFFLINE } else { &[] };
-    let request_len = bytes_len(message_len) + opts.len() + bytes_len(STAMP_LEN);
+    let request_len = bytes_len(message_len) + opts.len() + STAMP_FIELD;
     put_command(6, request_len, stream, out);
     put_head(2, message_len, out);
     body.put(out);
     stamps.put(out);
     out.extend_from_slice(opts);
-    put_bytes(4, stamps.id.as_bytes(), out);
+    out.extend_from_slice(&stamp_field(4, message.stamp));
 }
 
 /// Option{offline} as field 3 of a Request.
@@ -271,46 +271,46 @@ impl<'a> Body<'a> {
 
 /// The fields of a Message that only the gateway sets.
 struct Stamps<'a> {
-    from: Cow<'a, str>,
+    from: Cow<'a, [u8]>,
     /// `None`: the sender's own word stands.
-    to: Option<Cow<'a, str>>,
+    to: Option<Cow<'a, [u8]>>,
     chat: ChatType,
-    id: MessageId,
+    stamp: u128,
     time_ms: u64,
 }
 
 impl<'a> Stamps<'a> {
     fn of(message: &'a Message, own_name: &'a [u8]) -> Self {
+        let decimal = |number: u32| Cow::Owned(number.to_string().into_bytes());
         let from = match message.from {
-            _ if !message.from_name.is_empty() => String::from_utf8_lossy(&message.from_name),
-            Some(user) => Cow::Owned(user.id.to_string()),
-            None => Cow::Borrowed(""),
+            _ if !message.from_name.is_empty() => utf8(&message.from_name),
+            Some(user) => decimal(user.id.0),
+            None => Cow::default(),
         };
         let (to, chat) = match message.to {
-            Target::User(_) => (Some(String::from_utf8_lossy(own_name)), ChatType::Single),
+            Target::User(_) => (Some(Cow::Borrowed(own_name)), ChatType::Single),
             Target::Group(_) if names_group(message) => (None, ChatType::Group),
-            Target::Group(group) => (Some(Cow::Owned(group.id.to_string())), ChatType::Group),
-            Target::Room(_) => (Some(Cow::Borrowed("")), ChatType::Group),
+            Target::Group(group) => (Some(decimal(group.id.0)), ChatType::Group),
+            Target::Room(_) => (Some(Cow::default()), ChatType::Group),
         };
-        let id = message.id_for(ProtocolId::ImDemo);
-        Self { from, to, chat, id, time_ms: message.time_ms }
+        Self { from, to, chat, stamp: message.stamp, time_ms: message.time_ms }
     }
 
     fn len(&self) -> usize {
         bytes_len(self.from.len())
             + self.to.as_ref().map_or(0, |to| bytes_len(to.len()))
             + int_len(self.chat as u64)
-            + bytes_len(STAMP_LEN)
+            + STAMP_FIELD
             + int_len(self.time_ms)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(3, self.from.as_bytes(), out);
+        put_bytes(3, &self.from, out);
         if let Some(to) = &self.to {
-            put_bytes(4, to.as_bytes(), out);
+            put_bytes(4, to, out);
         }
         put_int(5, self.chat as u64, out);
-        put_bytes(6, self.id.as_bytes(), out);
+        out.extend_from_slice(&stamp_field(6, self.stamp));
         put_int(7, self.time_ms, out);
     }
 }
@@ -326,5 +326,22 @@ fn lossy(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// Bytes of an id that the gateway made, see [`MessageId::of_stamp`].
-const STAMP_LEN: usize = 32;
+/// As protobuf wants its strings.
+fn utf8(name: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(name) {
+        Ok(_) => Cow::Borrowed(name),
+        Err(_) => Cow::Owned(lossy(name).into_bytes()),
+    }
+}
+
+/// An id that the gateway made, see [`MessageId::of_stamp`], as a field with a number under 16.
+fn stamp_field(number: u8, stamp: u128) -> [u8; STAMP_FIELD] {
+    let mut field = [0; STAMP_FIELD];
+    field[..2].copy_from_slice(&bytes_head(number, STAMP_LEN));
+    field[2..].copy_from_slice(MessageId::of_stamp(stamp).padded::<{ STAMP_LEN as usize }>());
+    field
+}
+
+/// Bytes of such an id, and of its field.
+const STAMP_LEN: u8 = 32;
+const STAMP_FIELD: usize = 2 + STAMP_LEN as usize;

@@ -5,6 +5,7 @@
 
 use super::Settings;
 use super::command::{Header, Question, Request, text};
+use super::fields::Value;
 use super::types::{ChatType, ContactOp, GroupOp, RequestType};
 use crate::error::WireError;
 use crate::ids::MessageId;
@@ -17,7 +18,7 @@ pub(super) fn packet<'a>(
     request: &Request<'a>,
     scratch: &'a mut Vec<u8>,
 ) -> Packet<'a> {
-    let Some(id) = MessageId::new(request.id.as_bytes()) else {
+    let Some(id) = MessageId::new(request.id) else {
         return refused(MessageId::from([]), Failure::BadRequest);
     };
     match request.kind() {
@@ -46,7 +47,7 @@ fn publish<'a>(
     let body = request.payload;
     let header = Header::parse(body).map_err(bad)?;
     if header.kind().is_some() {
-        text(header.payload).map_err(bad)?;
+        text(header.payload, Value::text).map_err(bad)?;
     }
     let to = match ChatType::try_from(header.chat) {
         Err(_) => return Err(Failure::Unsupported),
@@ -57,8 +58,8 @@ fn publish<'a>(
             }
             None => return Err(Failure::NoRecipient),
         },
-        Ok(ChatType::Single) => Destination::Name(header.to.as_bytes()),
-        Ok(ChatType::Group) => Destination::GroupName(header.to.as_bytes()),
+        Ok(ChatType::Single) => Destination::Name(header.to),
+        Ok(ChatType::Group) => Destination::GroupName(header.to),
     };
     let keep = request.offline.unwrap_or(settings.offline_default);
     Ok(Publish { id, to, body, keep })
@@ -80,9 +81,9 @@ fn group(payload: &[u8]) -> Result<Query, Failure> {
         Ok(GroupOp::List) => Ok(Query::Groups),
         Ok(GroupOp::Create) if group.users.len() > GROUP_USERS_MAX => Err(Failure::TooMany),
         Ok(GroupOp::Create) => Ok(Query::CreateGroup {
-            id: group.id.as_bytes().into(),
-            title: group.title.as_bytes().into(),
-            users: group.users.iter().map(|user| user.as_bytes().into()).collect(),
+            id: group.id.into(),
+            title: group.title.into(),
+            users: group.users.into_iter().map(Box::from).collect(),
         }),
         Ok(GroupOp::Join) => named(group.id).map(Query::JoinGroup),
         Ok(GroupOp::Leave) => named(group.id).map(Query::LeaveGroup),
@@ -92,8 +93,8 @@ fn group(payload: &[u8]) -> Result<Query, Failure> {
 }
 
 /// Whom or which the question is about must be said.
-fn named(name: &str) -> Result<Box<[u8]>, Failure> {
-    if name.is_empty() { Err(Failure::BadRequest) } else { Ok(name.as_bytes().into()) }
+fn named(name: &[u8]) -> Result<Box<[u8]>, Failure> {
+    if name.is_empty() { Err(Failure::BadRequest) } else { Ok(name.into()) }
 }
 
 /// A payload is a message of its own: the Command around it is right.

@@ -462,11 +462,9 @@ impl Home {
     }
 }
 
-/// The first bytes of an id.
+/// Of the first and the last bytes of an id: the gateway's begin alike, others end in zeros.
 fn tag(id: &MessageId) -> u64 {
-    let mut bytes = [0; 8];
-    for (to, from) in bytes.iter_mut().zip(id.as_bytes()) {
-        *to = *from;
-    }
-    u64::from_le_bytes(bytes)
+    let first = u64::from_le_bytes(*id.padded());
+    let last = id.as_bytes().last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+    first ^ last.rotate_left(32)
 }

@@ -5,9 +5,11 @@
 //!
 //! Owns: the names looked up lately, and the publishes that wait for one. Never: routing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher, RandomState};
 
 use codec::{Destination, Failure, MessageId, Publish, TenantId};
+use hashbrown::{Equivalent, HashMap};
 use storage::{Found, NameKind, Request, StoreError};
 
 use crate::home::Home;
@@ -37,29 +39,60 @@ enum Entry {
     Waiting(VecDeque<Parked>),
 }
 
-#[derive(Debug)]
-struct LookUp {
+/// A name, in whose tenant, and what it may mean.
+#[derive(Clone, Debug)]
+struct Named<N> {
     tenant: TenantId,
     what: NameKind,
-    name: Box<[u8]>,
+    name: N,
 }
 
-type ByName = HashMap<Box<[u8]>, Entry>;
+type Owned = Named<Box<[u8]>>;
+
+impl<N: AsRef<[u8]>> Named<N> {
+    fn owned(&self) -> Owned {
+        Owned { tenant: self.tenant, what: self.what, name: self.name.as_ref().into() }
+    }
+
+    /// All but the name in one number.
+    fn scope(&self) -> u64 {
+        u64::from(self.tenant.0) << 1 | u64::from(self.what == NameKind::Group)
+    }
+}
+
+impl<N: AsRef<[u8]>> Hash for Named<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.scope());
+        state.write(self.name.as_ref());
+    }
+}
+
+impl PartialEq for Owned {
+    fn eq(&self, other: &Self) -> bool {
+        self.scope() == other.scope() && self.name == other.name
+    }
+}
+
+impl Eq for Owned {}
+
+impl Equivalent<Owned> for Named<&[u8]> {
+    fn equivalent(&self, key: &Owned) -> bool {
+        self.scope() == key.scope() && *self.name == *key.name
+    }
+}
 
 /// The names that this shard's users address.
 #[derive(Debug)]
 pub(crate) struct Names {
-    /// By tenant, and whether only groups are meant.
-    entries: HashMap<(TenantId, bool), ByName>,
-    len: usize,
-    look_ups: Slab<LookUp>,
+    entries: HashMap<Owned, Entry, RandomState>,
+    look_ups: Slab<Owned>,
     /// Publishes waiting for all names together.
     parked: usize,
 }
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { entries: HashMap::new(), len: 0, look_ups: Slab::new(), parked: 0 }
+        Self { entries: HashMap::default(), look_ups: Slab::new(), parked: 0 }
     }
 
     pub(crate) fn parked(&self) -> usize {
@@ -68,40 +101,30 @@ impl Names {
 
     /// Every name is looked up again at its next use.
     pub(crate) fn forget(&mut self) {
-        for names in self.entries.values_mut() {
-            names.retain(|_, entry| matches!(entry, Entry::Waiting(_)));
-        }
-        self.len = self.entries.values().map(HashMap::len).sum();
+        self.entries.retain(|_, entry| matches!(entry, Entry::Waiting(_)));
     }
 
-    fn known(&self, tenant: TenantId, what: NameKind, name: &[u8], now: Now) -> Option<Found> {
-        match self.entries.get(&key(tenant, what))?.get(name)? {
+    fn known(&self, name: &Named<&[u8]>, now: Now) -> Option<Found> {
+        match self.entries.get(name)? {
             Entry::Known { found, at } if now.ms_since(*at) < NAMES_MS => Some(*found),
             _ => None,
         }
     }
 
     /// Puts a publish behind the others for its name. The request to make, if it is the first.
-    fn park(
-        &mut self,
-        tenant: TenantId,
-        what: NameKind,
-        name: &[u8],
-        parked: Parked,
-    ) -> Option<Request> {
-        if self.len >= NAMES_CACHE {
+    fn park(&mut self, name: &Named<&[u8]>, parked: Parked) -> Option<Request> {
+        if self.entries.len() >= NAMES_CACHE {
             self.forget();
         }
         self.parked += 1;
-        let names = self.entries.entry(key(tenant, what)).or_default();
-        if let Some(Entry::Waiting(queue)) = names.get_mut(name) {
+        if let Some(Entry::Waiting(queue)) = self.entries.get_mut(name) {
             queue.push_back(parked);
             return None;
         }
-        let known = names.insert(name.into(), Entry::Waiting(VecDeque::from([parked])));
-        self.len += usize::from(known.is_none());
-        let token = self.look_ups.insert(LookUp { tenant, what, name: name.into() });
-        Some(Request::Resolve { token: u64::from(token), tenant, name: name.into(), what })
+        self.entries.insert(name.owned(), Entry::Waiting(VecDeque::from([parked])));
+        let token = u64::from(self.look_ups.insert(name.owned()));
+        let Named { tenant, what, name } = *name;
+        Some(Request::Resolve { token, tenant, name: name.into(), what })
     }
 
     /// Ends a look-up: the name, and who waited for it.
@@ -110,18 +133,14 @@ impl Names {
         token: u64,
         found: Option<Found>,
         now: Now,
-    ) -> Option<(LookUp, VecDeque<Parked>)> {
-        let look_up = self.look_ups.remove(u32::try_from(token).ok()?)?;
-        let names = self.entries.get_mut(&key(look_up.tenant, look_up.what))?;
-        let Some(Entry::Waiting(queue)) = names.remove(&look_up.name) else { return None };
+    ) -> Option<(Owned, VecDeque<Parked>)> {
+        let name = self.look_ups.remove(u32::try_from(token).ok()?)?;
+        let Some(Entry::Waiting(queue)) = self.entries.remove(&name) else { return None };
         self.parked -= queue.len();
-        match found {
-            Some(found) => {
-                names.insert(look_up.name.clone(), Entry::Known { found, at: now });
-            }
-            None => self.len -= 1,
+        if let Some(found) = found {
+            self.entries.insert(name.clone(), Entry::Known { found, at: now });
         }
-        Some((look_up, queue))
+        Some((name, queue))
     }
 }
 
@@ -141,14 +160,15 @@ impl Home {
             _ => return,
         };
         let Some(tenant) = self.tenant_of(slot) else { return };
-        if let Some(found) = self.names.known(tenant, what, name, now) {
+        let name = Named { tenant, what, name };
+        if let Some(found) = self.names.known(&name, now) {
             let publish = Publish { to: destination(found), ..*publish };
             return self.publish_to(slot, &publish, number, now, fx);
         }
         let Publish { id, keep, body, .. } = *publish;
         let parked = Parked { slot, number, id, keep, body: body.into() };
         self.set_waiting(slot, true, fx);
-        if let Some(request) = self.names.park(tenant, what, name, parked) {
+        if let Some(request) = self.names.park(&name, parked) {
             fx.store(request);
         }
     }
@@ -162,7 +182,7 @@ impl Home {
         fx: &mut impl Effects,
     ) {
         let found = result.ok().flatten();
-        let Some((look_up, queue)) = self.names.settle(token, found, now) else { return };
+        let Some((name, queue)) = self.names.settle(token, found, now) else { return };
         let why = match result {
             Ok(_) => Failure::Unknown,
             Err(_) => Failure::Busy,
@@ -178,17 +198,13 @@ impl Home {
                     self.publish_to(slot, &publish, number, now, fx);
                 }
                 None => {
-                    let refused = Refused { slot, number, id, why, to: &look_up.name };
+                    let refused = Refused { slot, number, id, why, to: &name.name };
                     self.refuse(refused, now, fx);
                 }
             }
             self.set_waiting(slot, false, fx);
         }
     }
-}
-
-fn key(tenant: TenantId, what: NameKind) -> (TenantId, bool) {
-    (tenant, what == NameKind::Group)
 }
 
 fn destination(found: Found) -> Destination<'static> {

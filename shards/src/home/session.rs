@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) seq: u64,
-    /// First eight bytes of the message id: most comparisons end here.
+    /// Made of the message id: most comparisons end here.
     pub(crate) tag: u64,
     /// Output offset behind the last copy queued.
     pub(crate) end: u64,
