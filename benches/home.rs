@@ -131,8 +131,6 @@ fn config() -> ShardConfig {
         listeners: vec![listener],
         protocols: Settings::default(),
         persist_after_ms: 200,
-        retry_interval_ms: 2_000,
-        retry_max: 3,
         heartbeat_interval_ms: 30_000,
         heartbeat_max_missed: u8::MAX,
         login_deadline_ms: 10_000,

@@ -378,8 +378,6 @@ fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConf
         listeners: config.listeners.iter().map(|row| listener(config, row, tenants)).collect(),
         protocols: config.protocols.clone(),
         persist_after_ms: keys.delivery.persist_after_ms,
-        retry_interval_ms: keys.delivery.retry_interval_ms,
-        retry_max: keys.delivery.retry_max,
         heartbeat_interval_ms: keys.heartbeat.interval_ms,
         heartbeat_max_missed: keys.heartbeat.max_missed,
         login_deadline_ms: keys.limits.login_deadline_ms,

@@ -11,8 +11,8 @@ use codec::im_demo::types::{
 };
 use codec::{MessageId, PublishKind};
 use common::{
-    Client, DemoClient, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient, TextSeen, Want,
-    Wire, eventually, id,
+    Client, DemoClient, DemoPush, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient,
+    TextSeen, Want, Wire, eventually, id,
 };
 
 /// Two shards and open logins, where nothing is stored for silence.
@@ -211,6 +211,57 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
     ben.ack(&push.id);
     assert_eq!(tablet.expect_taken("m2").id, push.id);
     ben.expect_silence();
+}
+
+#[test]
+fn unacknowledged_pushes_are_sent_four_times_and_then_wait_for_the_next_login() {
+    // Binary's rule, by which connections end, is none of this protocol's.
+    let setup = Setup::new().everyone().shards(2).quick_retries();
+    let gateway = setup.set("protocol.im-demo.retry_interval_ms", 200).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut deaf = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut deaf, "u2");
+    ann.say("u2", "m1", "can you hear me?");
+    let first = deaf.expect_push("can you hear me?");
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(deaf.expect_push("can you hear me?"), first);
+    }
+    assert!(begin.elapsed() > Duration::from_millis(500), "{:?}", begin.elapsed());
+    ann.expect_taken("m1");
+    eventually("it is given up", || gateway.metric("ringpost_given_up_total") == 1);
+    // The connection goes on without it, and a late word changes nothing.
+    deaf.ack(&first.id);
+    ann.say("u2", "m2", "and now?");
+    deaf.take_push("and now?");
+    ann.expect_taken("m2");
+    deaf.expect_silence();
+    drop(deaf);
+    let again = DemoClient::logged_in(&gateway, 2).take_push("can you hear me?");
+    assert_eq!((again.id, again.stored), (first.id, true));
+}
+
+#[test]
+fn what_is_given_up_makes_room_for_what_comes_behind_it() {
+    let setup = Setup::new().everyone().set("protocol.im-demo.retry_interval_ms", 100);
+    let gateway = setup.start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut deaf = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut deaf, "u2");
+    // More than a window.
+    let texts: Vec<String> = (0..70).map(|n| format!("number {n}")).collect();
+    for text in &texts {
+        ann.say("u2", text, text);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < texts.len() {
+        match deaf.next() {
+            DemoSeen::Packet(ServerPacket::Push { id, message, stored }) => {
+                seen.insert(DemoPush::of(&id, &message, stored).text);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

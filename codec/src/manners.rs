@@ -5,9 +5,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manners {
     pub acks: Acks,
-    /// A push without acknowledgement is sent again on the same connection. Where it is not, it
+    /// `None`: a push without acknowledgement is never sent again on the same connection, and
     /// waits in the store for the next login.
-    pub resends: bool,
+    pub resends: Option<Resends>,
     pub heartbeat: Heartbeat,
     /// The client never uses an id twice, so that a second publish with it is a resend.
     pub unique_ids: bool,
@@ -33,6 +33,18 @@ pub enum Acks {
     Bytes,
     /// Nothing: what is in the socket counts as delivered. Lossy.
     Sent,
+}
+
+/// What becomes of a push that is not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resends {
+    /// Milliseconds from a copy that has left to the next one.
+    pub interval_ms: u32,
+    /// Copies after the first; one interval after the last of them it is given up.
+    pub max: u8,
+    /// Giving up ends the connection. Where it does not, the push waits in the store for the next
+    /// login, and the connection goes on without it.
+    pub ends: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +78,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             acks: Acks::Packets,
-            resends: true,
+            resends: Some(Resends { interval_ms: 2_000, max: 3, ends: true }),
             heartbeat: Heartbeat::Ping,
             unique_ids: true,
             answers: Answers::AsTheyCome,

@@ -261,7 +261,7 @@ impl Protocol for SimpleIm {
     fn manners(&self, settings: &Settings) -> Manners {
         Manners {
             acks: Acks::Packets,
-            resends: false,
+            resends: None,
             heartbeat: Heartbeat::None,
             unique_ids: false,
             answers: Answers::AsTheyCome,

@@ -177,7 +177,7 @@ impl Protocol for SimpleText {
     fn manners(&self, _: &Settings) -> Manners {
         Manners {
             acks: Acks::Bytes,
-            resends: false,
+            resends: None,
             heartbeat: Heartbeat::None,
             unique_ids: false,
             answers: Answers::AsTheyCome,

@@ -62,8 +62,6 @@ pub struct ShardConfig {
     pub listeners: Vec<Listener>,
     pub protocols: Settings,
     pub persist_after_ms: u64,
-    pub retry_interval_ms: u64,
-    pub retry_max: u8,
     pub heartbeat_interval_ms: u64,
     pub heartbeat_max_missed: u8,
     pub login_deadline_ms: u64,

@@ -131,7 +131,7 @@ impl Home {
             }
             session.cursor = delivery.seq + 1;
         }
-        if full && !session.manners.resends && session.manners.acks == Acks::Packets {
+        if full && session.manners.resends.is_none() && session.manners.acks == Acks::Packets {
             self.give_up_oldest(index, slot, now, fx);
         }
     }
@@ -139,16 +139,51 @@ impl Home {
     /// A full window of a terminal to which nothing is sent again: what it did not acknowledge and
     /// the store has waits for the next login, and what comes after it is not held up.
     fn give_up_oldest(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let Some(session) = self.sessions.get_mut(slot.index) else { return };
-        let Some(inbox) = &mut self.users.at(index).inbox else { return };
-        let Some(oldest) = session.flights.iter().next().map(|flight| flight.seq) else { return };
-        let Some(delivery) = inbox.find(oldest).filter(|d| d.kept == Kept::Stored && !d.done)
-        else {
-            return;
-        };
+        let flights = self.sessions.get(slot.index).map(|session| &session.flights);
+        let Some(oldest) = flights.and_then(|flights| flights.iter().next()) else { return };
+        if self.let_go(index, slot, oldest.seq) {
+            self.push_terminal(index, slot, now, fx);
+        }
+    }
+
+    /// Takes a push that was not acknowledged out of a terminal's window. `false`: neither does the
+    /// store have it nor another terminal, so that it must stay.
+    fn let_go(&mut self, index: u32, slot: Slot, seq: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(slot.index) else { return false };
+        let Some(inbox) = &mut self.users.at(index).inbox else { return false };
+        let position = session.flights.iter().position(|flight| flight.seq == seq);
+        let kept =
+            inbox.find(seq).filter(|delivery| delivery.done || delivery.kept == Kept::Stored);
+        let (Some(delivery), Some(position)) = (kept, position) else { return false };
         delivery.flights -= 1;
-        session.flights.remove(0, &mut self.spare_flights);
-        self.push_terminal(index, slot, now, fx);
+        session.flights.remove(position, &mut self.spare_flights);
+        self.counters.given_up += 1;
+        true
+    }
+
+    /// Pushes that were sent as often as the protocol's rule says: the connection goes on without
+    /// them. What must stay in its window is looked at again after an interval.
+    pub(super) fn give_up(
+        &mut self,
+        slot: Slot,
+        silent: &[u64],
+        interval_ms: u64,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(index) = self.session(slot).map(|session| session.user) else { return };
+        for &seq in silent {
+            if !self.let_go(index, slot, seq)
+                && let Some(session) = self.session(slot)
+                && let Some(flight) = session.flights.iter_mut().find(|flight| flight.seq == seq)
+            {
+                flight.retry_at = now.plus_ms(interval_ms);
+            }
+        }
+        if !silent.is_empty() {
+            self.push_user(index, now, fx);
+            self.tidy_user(index, fx);
+        }
     }
 
     /// Sends a copy of a push again on the same terminal.
@@ -173,9 +208,9 @@ impl Home {
         };
         let by_bytes = session.manners.acks == Acks::Bytes;
         let sent_is_enough = session.manners.acks == Acks::Sent;
-        let retry_at = match by_bytes {
-            true => now,
-            false => now.plus_ms(self.config.retry_interval_ms),
+        let retry_at = match session.manners.resends {
+            Some(resends) if !by_bytes => now.plus_ms(resends.interval_ms.into()),
+            _ => now,
         };
         let mut any = false;
         let inbox = match session.flights.is_empty() {
@@ -202,7 +237,7 @@ impl Home {
             }
             return;
         }
-        if session.manners.resends {
+        if session.manners.resends.is_some() {
             session.deadline.want(fx, Timer::Session(slot), retry_at);
         }
         if sent_is_enough {
