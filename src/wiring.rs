@@ -372,7 +372,6 @@ impl Gateway for Running {
 
 fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConfig {
     let keys = &config.keys;
-    let binary = &keys.binary;
     ShardConfig {
         shards,
         listeners: config.listeners.iter().map(|row| listener(config, row, tenants)).collect(),
@@ -381,8 +380,6 @@ fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConf
         heartbeat_interval_ms: keys.heartbeat.interval_ms,
         heartbeat_max_missed: keys.heartbeat.max_missed,
         login_deadline_ms: keys.limits.login_deadline_ms,
-        open_groups: binary.open_groups,
-        echo_to_sender: binary.echo_to_sender,
         group_cache_ms: keys.groups.cache_ms,
         logins_pending_max: keys.limits.logins_pending_max,
         logins_per_second: keys.limits.logins_per_second,

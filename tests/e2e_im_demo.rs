@@ -418,6 +418,28 @@ fn groups_made_by_im_demo_are_everybodys() {
     assert_eq!(ann.group(&group_op(GroupOp::Join, "lobby")).0, 4);
 }
 
+#[test]
+fn binarys_rules_for_groups_are_none_of_im_demos() {
+    let setup = open().group(7, &[1, 2]).set("protocol.binary.echo_to_sender", true);
+    let gateway = setup.set("protocol.binary.open_groups", true).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    let mut dan = DemoClient::logged_in(&gateway, 3);
+    greet(&mut ann, &mut ben, "u2");
+    dan.send((ChatType::Group, "7"), "m1", "let me in", Some(true));
+    dan.expect_code("m1", 5);
+    ann.send((ChatType::Group, "7"), "m2", "to all", Some(true));
+    ben.take_push("to all");
+    ann.expect_taken("m2");
+    ann.expect_silence();
+    // Where they hold, they do.
+    let mut eve = gateway.login(4);
+    eve.publish(Want::Group(7), id(1), "from outside");
+    ann.take_push("from outside");
+    ben.take_push("from outside");
+    eve.expect_ack(PublishKind::Group, id(1));
+}
+
 /// What simple-text shows of a group message.
 fn in_group(group: u32, user: &str, text: &str) -> TextSeen {
     let (user, text, group) = (user.into(), text.into(), Some(group.to_string()));

@@ -209,13 +209,46 @@ fn simple_im_trap_12_group_messages_say_so_only_to_clients_that_know_them() {
     let mut old = ImClient::logged_in(&gateway, 2);
     let mut new = ImClient::dial_in(&gateway, 3, "android", Dialect::Device);
     new.login("any token");
+    greet(&mut old, &mut ann);
     ann.say("a_03", To::Group(GroupId(7)), "to all");
     let push = old.take_push("to all");
     assert_eq!((push.from, push.to), (Some(1), To::User(UserId(7))));
     let push = new.take_push("to all");
     assert_eq!((push.from, push.to), (Some(1), To::Group(GroupId(7))));
+    ann.take_push("to all");
     ann.expect(ImSeen::Ack("a_03".into()));
     ann.expect_silence();
+}
+
+#[test]
+fn group_messages_come_back_to_their_sender_in_the_revisions_that_did_so() {
+    let gateway = open().group(7, &[1, 2]).start();
+    let mut ben = ImClient::logged_in(&gateway, 2);
+    let rounds = [
+        (Dialect::Single, true),
+        (Dialect::Nested, true),
+        (Dialect::Flat, false),
+        (Dialect::Device, false),
+    ];
+    for (dialect, echoed) in rounds {
+        let mut ann = ImClient::dial_in(&gateway, 1, "android", dialect);
+        ann.login("any token");
+        greet(&mut ben, &mut ann);
+        ann.say("a_03", To::Group(GroupId(7)), "to all");
+        ben.take_push("to all");
+        if echoed {
+            assert_eq!(ann.take_push("to all").from, Some(1));
+        }
+        ann.expect(ImSeen::Ack("a_03".into()));
+        ann.expect_silence();
+    }
+}
+
+/// One word to a receiver, after which nothing is under way for him.
+fn greet(from: &mut ImClient, to: &mut ImClient) {
+    from.say("a_01", To::User(UserId(to.user)), "good morning");
+    to.take_push("good morning");
+    from.expect(ImSeen::Ack("a_01".into()));
 }
 
 #[test]

@@ -34,7 +34,7 @@ use std::ops::Range;
 use crate::close::CloseReason;
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Manners, Patience, Resends};
+use crate::manners::{Acks, Echo, Manners, Patience, Resends};
 use crate::message::{Content, Message, Target};
 use crate::packet::{Connect, Outgoing, Packet, PublishKind, Refusal};
 use crate::protocol::{Protocol, ProtocolId};
@@ -84,6 +84,10 @@ pub struct Settings {
     pub retry_interval_ms: u32,
     /// So many times; then the connection is closed.
     pub retry_max: u8,
+    /// A group message also goes to its sender.
+    pub echo_to_sender: bool,
+    /// Everybody may publish to every group; else only members.
+    pub open_groups: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +133,8 @@ impl Default for Settings {
             require_push_ack: true,
             retry_interval_ms: 2_000,
             retry_max: 3,
+            echo_to_sender: false,
+            open_groups: false,
         }
     }
 }
@@ -236,6 +242,8 @@ impl Protocol for Binary {
             }),
             patience: Patience::UpTo(settings.max_invalid),
             keeps_older: settings.keeps_older,
+            group_echo: if settings.echo_to_sender { Echo::Everywhere } else { Echo::Nowhere },
+            open_groups: settings.open_groups,
             ..Manners::default()
         }
     }

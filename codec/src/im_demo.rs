@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience, Resends};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience, Resends};
 use crate::message::Content;
 use crate::packet::{Connect, Outgoing, Packet, Proof, Refusal, Terminal};
 use crate::protocol::Protocol;
@@ -205,6 +205,9 @@ impl Protocol for ImDemo {
             refusals: true,
             patience: Patience::None,
             keeps_older: false,
+            group_echo: Echo::Nowhere,
+            open_groups: false,
+            tentative: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! How a session of a protocol behaves, in words that every protocol shares: what the shards need
 //! to know of it instead of its name.
 
-/// Asked of the connection's codec once, when its login holds.
+/// Asked of the connection's codec when its login holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manners {
     pub acks: Acks,
@@ -22,6 +22,20 @@ pub struct Manners {
     pub patience: Patience,
     /// Where a terminal logs in again, the newcomer is refused and the older one stays.
     pub keeps_older: bool,
+    /// Which of the sender's terminals get his own message to a group.
+    pub group_echo: Echo,
+    /// Everybody may publish to every group; else only its members.
+    pub open_groups: bool,
+    /// Publishes may tell more of the client than his login did: asked again with each.
+    pub tentative: bool,
+}
+
+/// Terminals of the one who sends something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    Nowhere,
+    /// All of them, the sending one too: he is a recipient like any other.
+    Everywhere,
 }
 
 /// What tells that a client has a push.
@@ -87,6 +101,9 @@ impl Default for Manners {
             refusals: false,
             patience: Patience::None,
             keeps_older: false,
+            group_echo: Echo::Nowhere,
+            open_groups: false,
+            tentative: false,
         }
     }
 }

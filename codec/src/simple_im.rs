@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience};
 use crate::message::{Content, Message};
 use crate::packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
@@ -259,6 +259,7 @@ impl Protocol for SimpleIm {
     }
 
     fn manners(&self, settings: &Settings) -> Manners {
+        let dialect = self.0.session.dialect;
         Manners {
             acks: Acks::Packets,
             resends: None,
@@ -270,6 +271,11 @@ impl Protocol for SimpleIm {
             refusals: false,
             patience: Patience::None,
             keeps_older: false,
+            // The member list of the older servers includes the sender.
+            group_echo: if dialect.is_flat() { Echo::Nowhere } else { Echo::Everywhere },
+            open_groups: false,
+            // The first message tells whether it is `Flat`.
+            tentative: dialect == Dialect::Nested,
         }
     }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience};
 use crate::message::Content;
 use crate::packet::{Connect, Destination, Outgoing, Packet, Proof, Publish, Refusal, Terminal};
 use crate::protocol::Protocol;
@@ -186,6 +186,9 @@ impl Protocol for SimpleText {
             refusals: true,
             patience: Patience::Endless,
             keeps_older: false,
+            group_echo: Echo::Nowhere,
+            open_groups: false,
+            tentative: false,
         }
     }
 

@@ -266,8 +266,6 @@ fn config() -> ShardConfig {
         heartbeat_interval_ms: 600_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 60_000,
-        open_groups: false,
-        echo_to_sender: false,
         group_cache_ms: 1_000,
         logins_pending_max: 64,
         logins_per_second: 0,

@@ -58,6 +58,8 @@ fn binary(raw: &Raw) -> binary::Settings {
         require_push_ack: raw.binary.require_push_ack,
         retry_interval_ms: raw.delivery.retry_interval_ms,
         retry_max: raw.delivery.retry_max,
+        echo_to_sender: raw.binary.echo_to_sender,
+        open_groups: raw.binary.open_groups,
     }
 }
 

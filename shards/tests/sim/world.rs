@@ -368,8 +368,6 @@ fn config(plan: &Plan) -> ShardConfig {
         heartbeat_interval_ms: 3_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 10_000,
-        open_groups: false,
-        echo_to_sender: false,
         group_cache_ms: 1_000,
         logins_pending_max: 64,
         logins_per_second: 0,
