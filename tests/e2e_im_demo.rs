@@ -440,6 +440,43 @@ fn binarys_rules_for_groups_are_none_of_im_demos() {
     eve.expect_ack(PublishKind::Group, id(1));
 }
 
+#[test]
+fn group_messages_reach_the_senders_other_terminals_too() {
+    let setup = Setup::new().everyone().shards(2).patient().group(7, &[1, 2]);
+    let gateway = setup.start();
+    let login = |device: &str| {
+        let mut client = DemoClient::dial(&gateway);
+        client.login(Connect { device: device.into(), ..DemoClient::connect("u1") });
+        client
+    };
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    let (mut phone, mut tablet) = (login("phone"), login("tablet"));
+    ben.say("u1", "m1", "good morning");
+    phone.take_push("good morning");
+    tablet.take_push("good morning");
+    ben.expect_taken("m1");
+    phone.send((ChatType::Group, "7"), "m1", "to all", Some(true));
+    // The copy is not what he waits for.
+    ben.take_push("to all");
+    phone.expect_taken("m1");
+    let push = tablet.expect_push("to all");
+    assert_eq!((push.group, &*push.to, &*push.from), (true, "7", "u1"));
+    tablet.say("u2", "m2", "only to you");
+    ben.take_push("only to you");
+    tablet.expect_taken("m2");
+    phone.expect_silence();
+    // Nobody confirmed the copy; it was never kept, neither for the tablet nor for the phone.
+    drop((phone, tablet));
+    eventually("he is away", || gateway.metric("ringpost_sessions") == 1);
+    ben.say("u1", "m2", "good night");
+    ben.expect_taken("m2");
+    let (mut tablet, mut phone) = (login("tablet"), login("phone"));
+    tablet.take_push("good night");
+    phone.take_push("good night");
+    phone.expect_silence();
+    tablet.expect_silence();
+}
+
 /// What simple-text shows of a group message.
 fn in_group(group: u32, user: &str, text: &str) -> TextSeen {
     let (user, text, group) = (user.into(), text.into(), Some(group.to_string()));

@@ -205,7 +205,7 @@ impl Protocol for ImDemo {
             refusals: true,
             patience: Patience::None,
             keeps_older: false,
-            group_echo: Echo::Nowhere,
+            group_echo: Echo::Elsewhere,
             open_groups: false,
             tentative: false,
         }

@@ -34,6 +34,8 @@ pub struct Manners {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
     Nowhere,
+    /// All but the sending one, as a courtesy: nobody waits for it, and the store never has it.
+    Elsewhere,
     /// All of them, the sending one too: he is a recipient like any other.
     Everywhere,
 }

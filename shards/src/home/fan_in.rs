@@ -37,13 +37,20 @@ impl Home {
             owed => Some(self.fan_ins.insert(FanIn { remaining: 1, failed: Vec::new(), owed })),
         };
         let sender = message.from.map(|from| from.id);
-        let hears = |id| Some(id) != sender || sending.echo == Echo::Everywhere;
-        for &id in members.iter().filter(|&&id| hears(id)) {
+        for &id in members {
+            let to = UserKey { tenant: group.tenant, id };
+            match sending.echo {
+                Echo::Nowhere if Some(id) == sender => continue,
+                Echo::Elsewhere if Some(id) == sender => {
+                    self.copy(to, &message, sending.slot, now, fx);
+                    continue;
+                }
+                _ => {}
+            }
             let owed = index.map_or(Owed::Nobody, Owed::FanIn);
             if let Some(fan_in) = index.and_then(|index| self.fan_ins.get_mut(index)) {
                 fan_in.remaining += 1;
             }
-            let to = UserKey { tenant: group.tenant, id };
             self.deliver(to, Arc::clone(&message), true, owed, now, fx);
         }
         if let Some(index) = index {

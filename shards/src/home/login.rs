@@ -401,6 +401,10 @@ impl Home {
         let user = self.users.at(index);
         let (key, last) = (user.key, user.terminals.is_empty());
         let delivery = user.inbox.as_mut()?.find(oldest).filter(|delivery| !delivery.done)?;
+        if matches!(delivery.kept, Kept::Copy { .. }) {
+            // It is gone with the connection, and cannot come again.
+            return None;
+        }
         delivery.charges += u8::from(alone);
         if delivery.kept == Kept::Memory && !last {
             // It has no row; the other terminal may still take it.
