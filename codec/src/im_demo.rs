@@ -206,6 +206,7 @@ impl Protocol for ImDemo {
             patience: Patience::None,
             keeps_older: false,
             group_echo: Echo::Elsewhere,
+            copies: false,
             open_groups: false,
             tentative: false,
         }

@@ -24,6 +24,9 @@ pub struct Manners {
     pub keeps_older: bool,
     /// Which of the sender's terminals get his own message to a group.
     pub group_echo: Echo,
+    /// What the user says to another one, his other terminals get a copy of, as far as this is so
+    /// for them, too: they can tell that it is his own.
+    pub copies: bool,
     /// Everybody may publish to every group; else only its members.
     pub open_groups: bool,
     /// Publishes may tell more of the client than his login did: asked again with each.
@@ -104,6 +107,7 @@ impl Default for Manners {
             patience: Patience::None,
             keeps_older: false,
             group_echo: Echo::Nowhere,
+            copies: false,
             open_groups: false,
             tentative: false,
         }

@@ -271,8 +271,10 @@ impl Protocol for SimpleIm {
             refusals: false,
             patience: Patience::None,
             keeps_older: false,
-            // The member list of the older servers includes the sender.
-            group_echo: if dialect.is_flat() { Echo::Nowhere } else { Echo::Everywhere },
+            // The older servers' member lists include the sender; the newer ones leave him out, and
+            // tell his other devices of all that he says.
+            group_echo: if dialect.is_flat() { Echo::Elsewhere } else { Echo::Everywhere },
+            copies: dialect.is_flat(),
             open_groups: false,
             // The first message tells whether it is `Flat`.
             tentative: dialect == Dialect::Nested,

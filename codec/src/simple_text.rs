@@ -187,6 +187,7 @@ impl Protocol for SimpleText {
             patience: Patience::Endless,
             keeps_older: false,
             group_echo: Echo::Nowhere,
+            copies: false,
             open_groups: false,
             tentative: false,
         }

@@ -135,7 +135,7 @@ impl Home {
         let first = inbox.position(session.cursor);
         let mut full = false;
         for delivery in inbox.queue.range_mut(first..) {
-            if !delivery.done && delivery.is_for(slot) {
+            if !delivery.done && delivery.is_for(slot, session.manners.copies) {
                 if !session.has_room(delivery.message.body.len()) {
                     full = true;
                     break;

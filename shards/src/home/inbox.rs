@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use codec::Message;
+use codec::{Message, Target};
 use storage::Row;
 
 use crate::io::{Now, ShardIndex, Slot};
@@ -76,9 +76,14 @@ impl Delivery {
         self.done || matches!(self.kept, Kept::Stored | Kept::Copy { .. })
     }
 
-    /// It goes to this terminal.
-    pub(crate) fn is_for(&self, slot: Slot) -> bool {
-        self.kept != Kept::Copy { sender: slot }
+    /// It goes to this terminal. `copies`: see [`codec::Manners`].
+    pub(crate) fn is_for(&self, slot: Slot, copies: bool) -> bool {
+        match self.kept {
+            Kept::Copy { sender } => {
+                slot != sender && (copies || matches!(self.message.to, Target::Group(_)))
+            }
+            _ => true,
+        }
     }
 }
 

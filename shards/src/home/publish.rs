@@ -58,6 +58,7 @@ struct Parcel {
     message: Arc<Message>,
     part: Option<Arc<[UserId]>>,
     keep: bool,
+    copies: bool,
     sending: Sending,
 }
 
@@ -67,6 +68,7 @@ struct Sender {
     protocol: ProtocolId,
     from: Option<UserKey>,
     from_name: Arc<[u8]>,
+    copies: bool,
     sending: Sending,
 }
 
@@ -175,7 +177,8 @@ impl Home {
         let (tenant, protocol) = fx.origin(slot);
         // The back end is nobody's member and has no terminal.
         let sending = Sending { slot, echo: Echo::Nowhere, open: true };
-        let sender = Sender { tenant, protocol, from: None, from_name: Arc::default(), sending };
+        let (from, from_name) = (None, Arc::default());
+        let sender = Sender { tenant, protocol, from, from_name, copies: false, sending };
         let Some(parcel) = self.parcel(sender, publish, fx) else { return };
         let Some(number) = number else { return };
         let (kind, id) = (publish.to.kind(), publish.id);
@@ -356,10 +359,18 @@ impl Home {
     fn route(&mut self, parcel: Parcel, request: u32, now: Now, fx: &mut impl Effects) {
         match parcel.message.to {
             Target::User(to) => {
+                self.copy_own(to, &parcel, now, fx);
                 self.route_to_user(to, parcel.message, parcel.keep, request, now, fx);
             }
             Target::Group(group) => self.route_to_group(group, parcel, request, now, fx),
             Target::Room(_) => unreachable!("a parcel is for users or groups"),
+        }
+    }
+
+    /// What is said to somebody else, where the sender's other terminals hear of it.
+    fn copy_own(&mut self, to: UserKey, parcel: &Parcel, now: Now, fx: &mut impl Effects) {
+        if let Some(user) = parcel.message.from.filter(|&user| parcel.copies && user != to) {
+            self.copy(user, &parcel.message, parcel.sending.slot, now, fx);
         }
     }
 
@@ -415,12 +426,13 @@ impl Home {
         fx: &impl Effects,
     ) -> Option<Parcel> {
         let (_, protocol) = fx.origin(slot);
-        let Manners { group_echo: echo, open_groups: open, .. } = self.session(slot)?.manners;
+        let manners = self.session(slot)?.manners;
+        let Manners { group_echo: echo, open_groups: open, copies, .. } = manners;
         let sending = Sending { slot, echo, open };
         let user = self.users.at(index);
         let (from, tenant) = (Some(user.key), user.key.tenant);
         let from_name = user.name.clone().unwrap_or_default();
-        self.parcel(Sender { tenant, protocol, from, from_name, sending }, publish, fx)
+        self.parcel(Sender { tenant, protocol, from, from_name, copies, sending }, publish, fx)
     }
 
     fn parcel(
@@ -429,7 +441,7 @@ impl Home {
         publish: &Publish<'_>,
         fx: &impl Effects,
     ) -> Option<Parcel> {
-        let Sender { tenant, protocol, from, from_name, sending } = sender;
+        let Sender { tenant, protocol, from, from_name, copies, sending } = sender;
         let (to, part) = match publish.to {
             Destination::User(id) => (Target::User(UserKey { tenant, id }), None),
             Destination::Group(id) => (Target::Group(GroupKey { tenant, id }), None),
@@ -448,7 +460,7 @@ impl Home {
             time_ms: fx.unix_ms(),
             body: publish.body.into(),
         });
-        Some(Parcel { message, part, keep: publish.keep, sending })
+        Some(Parcel { message, part, keep: publish.keep, copies, sending })
     }
 
     /// The next message's, unique over all gateways and restarts.
