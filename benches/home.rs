@@ -131,13 +131,9 @@ fn config() -> ShardConfig {
         listeners: vec![listener],
         protocols: Settings::default(),
         persist_after_ms: 200,
-        retry_interval_ms: 2_000,
-        retry_max: 3,
         heartbeat_interval_ms: 30_000,
         heartbeat_max_missed: u8::MAX,
         login_deadline_ms: 10_000,
-        open_groups: true,
-        echo_to_sender: false,
         group_cache_ms: 1_000,
         logins_pending_max: 0,
         logins_per_second: 0,
@@ -188,6 +184,10 @@ impl Effects for World {
 
     fn is_read(&self, _: Slot) -> bool {
         true
+    }
+
+    fn manners(&self, _: Slot) -> Manners {
+        Manners::default()
     }
 
     fn route(&mut self, _: ShardIndex, _: ShardMessage) {}

@@ -372,19 +372,14 @@ impl Gateway for Running {
 
 fn shard_config(config: &Config, shards: u16, tenants: &[TenantId]) -> ShardConfig {
     let keys = &config.keys;
-    let binary = &keys.binary;
     ShardConfig {
         shards,
         listeners: config.listeners.iter().map(|row| listener(config, row, tenants)).collect(),
         protocols: config.protocols.clone(),
         persist_after_ms: keys.delivery.persist_after_ms,
-        retry_interval_ms: keys.delivery.retry_interval_ms,
-        retry_max: keys.delivery.retry_max,
         heartbeat_interval_ms: keys.heartbeat.interval_ms,
         heartbeat_max_missed: keys.heartbeat.max_missed,
         login_deadline_ms: keys.limits.login_deadline_ms,
-        open_groups: binary.open_groups,
-        echo_to_sender: binary.echo_to_sender,
         group_cache_ms: keys.groups.cache_ms,
         logins_pending_max: keys.limits.logins_pending_max,
         logins_per_second: keys.limits.logins_per_second,

@@ -11,8 +11,8 @@ use codec::im_demo::types::{
 };
 use codec::{MessageId, PublishKind};
 use common::{
-    Client, DemoClient, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient, TextSeen, Want,
-    Wire, eventually, id,
+    Client, DemoClient, DemoPush, DemoSeen, Gateway, Got, PATIENCE, Seen, Setup, TextClient,
+    TextSeen, Want, Wire, eventually, id,
 };
 
 /// Two shards and open logins, where nothing is stored for silence.
@@ -214,6 +214,57 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
 }
 
 #[test]
+fn unacknowledged_pushes_are_sent_four_times_and_then_wait_for_the_next_login() {
+    // Binary's rule, by which connections end, is none of this protocol's.
+    let setup = Setup::new().everyone().shards(2).quick_retries();
+    let gateway = setup.set("protocol.im-demo.retry_interval_ms", 200).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut deaf = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut deaf, "u2");
+    ann.say("u2", "m1", "can you hear me?");
+    let first = deaf.expect_push("can you hear me?");
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(deaf.expect_push("can you hear me?"), first);
+    }
+    assert!(begin.elapsed() > Duration::from_millis(500), "{:?}", begin.elapsed());
+    ann.expect_taken("m1");
+    eventually("it is given up", || gateway.metric("ringpost_given_up_total") == 1);
+    // The connection goes on without it, and a late word changes nothing.
+    deaf.ack(&first.id);
+    ann.say("u2", "m2", "and now?");
+    deaf.take_push("and now?");
+    ann.expect_taken("m2");
+    deaf.expect_silence();
+    drop(deaf);
+    let again = DemoClient::logged_in(&gateway, 2).take_push("can you hear me?");
+    assert_eq!((again.id, again.stored), (first.id, true));
+}
+
+#[test]
+fn what_is_given_up_makes_room_for_what_comes_behind_it() {
+    let setup = Setup::new().everyone().set("protocol.im-demo.retry_interval_ms", 100);
+    let gateway = setup.start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut deaf = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut deaf, "u2");
+    // More than a window.
+    let texts: Vec<String> = (0..70).map(|n| format!("number {n}")).collect();
+    for text in &texts {
+        ann.say("u2", text, text);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < texts.len() {
+        match deaf.next() {
+            DemoSeen::Packet(ServerPacket::Push { id, message, stored }) => {
+                seen.insert(DemoPush::of(&id, &message, stored).text);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn messages_that_shall_not_be_kept_are_refused_when_nobody_is_there() {
     let gateway = open().start();
     let mut ann = DemoClient::logged_in(&gateway, 1);
@@ -365,6 +416,65 @@ fn groups_made_by_im_demo_are_everybodys() {
     assert_eq!(dan.group(&group_op(GroupOp::Leave, "lobby")).0, 0);
     // The last one out has closed it.
     assert_eq!(ann.group(&group_op(GroupOp::Join, "lobby")).0, 4);
+}
+
+#[test]
+fn binarys_rules_for_groups_are_none_of_im_demos() {
+    let setup = open().group(7, &[1, 2]).set("protocol.binary.echo_to_sender", true);
+    let gateway = setup.set("protocol.binary.open_groups", true).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    let mut dan = DemoClient::logged_in(&gateway, 3);
+    greet(&mut ann, &mut ben, "u2");
+    dan.send((ChatType::Group, "7"), "m1", "let me in", Some(true));
+    dan.expect_code("m1", 5);
+    ann.send((ChatType::Group, "7"), "m2", "to all", Some(true));
+    ben.take_push("to all");
+    ann.expect_taken("m2");
+    ann.expect_silence();
+    // Where they hold, they do.
+    let mut eve = gateway.login(4);
+    eve.publish(Want::Group(7), id(1), "from outside");
+    ann.take_push("from outside");
+    ben.take_push("from outside");
+    eve.expect_ack(PublishKind::Group, id(1));
+}
+
+#[test]
+fn group_messages_reach_the_senders_other_terminals_too() {
+    let setup = Setup::new().everyone().shards(2).patient().group(7, &[1, 2]);
+    let gateway = setup.start();
+    let login = |device: &str| {
+        let mut client = DemoClient::dial(&gateway);
+        client.login(Connect { device: device.into(), ..DemoClient::connect("u1") });
+        client
+    };
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    let (mut phone, mut tablet) = (login("phone"), login("tablet"));
+    ben.say("u1", "m1", "good morning");
+    phone.take_push("good morning");
+    tablet.take_push("good morning");
+    ben.expect_taken("m1");
+    phone.send((ChatType::Group, "7"), "m1", "to all", Some(true));
+    // The copy is not what he waits for.
+    ben.take_push("to all");
+    phone.expect_taken("m1");
+    let push = tablet.expect_push("to all");
+    assert_eq!((push.group, &*push.to, &*push.from), (true, "7", "u1"));
+    tablet.say("u2", "m2", "only to you");
+    ben.take_push("only to you");
+    tablet.expect_taken("m2");
+    phone.expect_silence();
+    // Nobody confirmed the copy; it was never kept, neither for the tablet nor for the phone.
+    drop((phone, tablet));
+    eventually("he is away", || gateway.metric("ringpost_sessions") == 1);
+    ben.say("u1", "m2", "good night");
+    ben.expect_taken("m2");
+    let (mut tablet, mut phone) = (login("tablet"), login("phone"));
+    tablet.take_push("good night");
+    phone.take_push("good night");
+    phone.expect_silence();
+    tablet.expect_silence();
 }
 
 /// What simple-text shows of a group message.

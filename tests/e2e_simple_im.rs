@@ -209,13 +209,94 @@ fn simple_im_trap_12_group_messages_say_so_only_to_clients_that_know_them() {
     let mut old = ImClient::logged_in(&gateway, 2);
     let mut new = ImClient::dial_in(&gateway, 3, "android", Dialect::Device);
     new.login("any token");
+    greet(&mut old, &mut ann);
     ann.say("a_03", To::Group(GroupId(7)), "to all");
     let push = old.take_push("to all");
     assert_eq!((push.from, push.to), (Some(1), To::User(UserId(7))));
     let push = new.take_push("to all");
     assert_eq!((push.from, push.to), (Some(1), To::Group(GroupId(7))));
+    ann.take_push("to all");
     ann.expect(ImSeen::Ack("a_03".into()));
     ann.expect_silence();
+}
+
+#[test]
+fn group_messages_come_back_to_their_sender_in_the_revisions_that_did_so() {
+    let gateway = open().group(7, &[1, 2]).start();
+    let mut ben = ImClient::logged_in(&gateway, 2);
+    let rounds = [
+        (Dialect::Single, true),
+        (Dialect::Nested, true),
+        (Dialect::Flat, false),
+        (Dialect::Device, false),
+    ];
+    for (dialect, echoed) in rounds {
+        let mut ann = ImClient::dial_in(&gateway, 1, "android", dialect);
+        ann.login("any token");
+        greet(&mut ben, &mut ann);
+        ann.say("a_03", To::Group(GroupId(7)), "to all");
+        ben.take_push("to all");
+        if echoed {
+            assert_eq!(ann.take_push("to all").from, Some(1));
+        }
+        ann.expect(ImSeen::Ack("a_03".into()));
+        ann.expect_silence();
+    }
+}
+
+#[test]
+fn newer_revisions_tell_a_senders_other_devices_what_he_says() {
+    let gateway = open().group(7, &[1, 2]).start();
+    let mut ben = ImClient::logged_in(&gateway, 2);
+    let device = |name, dialect| {
+        let mut client = ImClient::dial_in(&gateway, 1, name, dialect);
+        client.login("any token");
+        client
+    };
+    let mut phone = device("android", Dialect::Device);
+    let mut tablet = device("ipad", Dialect::Device);
+    // The document's revision has nothing of the kind, and other protocols cannot show it.
+    let mut old = device("iphone", Dialect::Single);
+    let mut demo = Person::login(&gateway, common::Language::ImDemo, 1);
+    ben.say("a_01", To::User(UserId(1)), "good morning");
+    for terminal in [&mut phone, &mut tablet, &mut old] {
+        terminal.take_push("good morning");
+    }
+    demo.take("good morning");
+    ben.expect(ImSeen::Ack("a_01".into()));
+
+    phone.say("x1", BEN, "from my phone");
+    ben.take_push("from my phone");
+    phone.expect(ImSeen::Ack("x1".into()));
+    let push = tablet.expect_push("from my phone");
+    assert_eq!((push.from, push.to), (Some(1), BEN));
+    // A group message reaches all of them, but for the one that sent it.
+    phone.say("x2", To::Group(GroupId(7)), "to all");
+    ben.take_push("to all");
+    phone.expect(ImSeen::Ack("x2".into()));
+    assert_eq!(tablet.take_push("to all").to, To::Group(GroupId(7)));
+    old.take_push("to all");
+    demo.take("to all");
+    old.say("a_02", BEN, "as ever");
+    ben.take_push("as ever");
+    old.expect(ImSeen::Ack("a_02".into()));
+    common::expect_silence([&mut demo]);
+    for terminal in [&mut phone, &mut tablet, &mut old] {
+        terminal.expect_silence();
+    }
+    // What he said himself never waits for him, acknowledged or not.
+    drop((phone, tablet, old, demo));
+    eventually("he is away", || gateway.metric("ringpost_sessions") == 1);
+    let mut tablet = device("ipad", Dialect::Device);
+    greet(&mut ben, &mut tablet);
+    tablet.expect_silence();
+}
+
+/// One word to a receiver, after which nothing is under way for him.
+fn greet(from: &mut ImClient, to: &mut ImClient) {
+    from.say("a_01", To::User(UserId(to.user)), "good morning");
+    to.take_push("good morning");
+    from.expect(ImSeen::Ack("a_01".into()));
 }
 
 #[test]

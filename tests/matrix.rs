@@ -94,6 +94,9 @@ fn one_group_has_members_on_all_protocols() {
             let name = members[sender].name();
             assert_eq!(heard.from, seen_name(members[at].language, &members[sender], &name));
         }
+        if members[sender].hears_his_own() {
+            members[sender].take(&text);
+        }
         members[sender].expect_ack(&said);
     }
     expect_silence(&mut members);
@@ -177,12 +180,16 @@ fn group(gateway: &Gateway, pairs: &[Pair]) -> (Vec<String>, Vec<&'static str>) 
     };
     let (mut senders, mut receivers) = (join(0, |pair| pair.0), join(1, |pair| pair.1));
     greet(&mut senders, &mut receivers);
+    greet(&mut receivers, &mut senders);
     let said: Vec<Said> = senders
         .iter_mut()
         .enumerate()
         .map(|(at, sender)| sender.say(To::Group(GROUP + at as u32), &text_to(at)))
         .collect();
     let heard = hear_all(&mut receivers, &said);
+    for (at, sender) in senders.iter_mut().enumerate().filter(|(_, s)| s.hears_his_own()) {
+        sender.take(&text_to(at));
+    }
     expect_no_early_acks(&mut senders, &receivers);
     confirm_all(&mut receivers, &heard);
     let acks = expect_acks(&mut senders, &said);
@@ -327,7 +334,8 @@ number. With local users everybody has a name.
   in his own way: by a packet, or on simple-text by his TCP alone.
 - *offline, then login*: the message is stored and acknowledged first; it is gone from the store
   once the receiver has it, and does not come again at his next login.
-- *group*: a message to a group of both. The sender does not get his own.
+- *group*: a message to a group of both. Only simple-im's sender gets his own, too: the document's
+  server sends to every member, those of later revisions to all others.
 - *two terminals*: of the receiver, on the same protocol. Both get it; the first acknowledgement
   counts.
 - *acknowledgement*: what the sender is told, of a message to a user and of one to a group.

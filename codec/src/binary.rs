@@ -34,7 +34,7 @@ use std::ops::Range;
 use crate::close::CloseReason;
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Manners, Patience};
+use crate::manners::{Acks, Echo, Manners, Patience, Resends};
 use crate::message::{Content, Message, Target};
 use crate::packet::{Connect, Outgoing, Packet, PublishKind, Refusal};
 use crate::protocol::{Protocol, ProtocolId};
@@ -80,6 +80,14 @@ pub struct Settings {
     pub max_invalid: u8,
     /// A push counts as delivered only once the client has acknowledged it; else once it has left.
     pub require_push_ack: bool,
+    /// A push without acknowledgement is sent again after so many milliseconds.
+    pub retry_interval_ms: u32,
+    /// So many times; then the connection is closed.
+    pub retry_max: u8,
+    /// A group message also goes to its sender.
+    pub echo_to_sender: bool,
+    /// Everybody may publish to every group; else only members.
+    pub open_groups: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +131,10 @@ impl Default for Settings {
             keeps_older: false,
             max_invalid: 3,
             require_push_ack: true,
+            retry_interval_ms: 2_000,
+            retry_max: 3,
+            echo_to_sender: false,
+            open_groups: false,
         }
     }
 }
@@ -223,8 +235,15 @@ impl Protocol for Binary {
     fn manners(&self, settings: &Settings) -> Manners {
         Manners {
             acks: if settings.require_push_ack { Acks::Packets } else { Acks::Sent },
+            resends: Some(Resends {
+                interval_ms: settings.retry_interval_ms,
+                max: settings.retry_max,
+                ends: true,
+            }),
             patience: Patience::UpTo(settings.max_invalid),
             keeps_older: settings.keeps_older,
+            group_echo: if settings.echo_to_sender { Echo::Everywhere } else { Echo::Nowhere },
+            open_groups: settings.open_groups,
             ..Manners::default()
         }
     }

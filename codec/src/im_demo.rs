@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience, Resends};
 use crate::message::Content;
 use crate::packet::{Connect, Outgoing, Packet, Proof, Refusal, Terminal};
 use crate::protocol::Protocol;
@@ -73,6 +73,9 @@ pub struct Settings {
     pub default_to: Option<Box<[u8]>>,
     /// Lists are in the reason of the answer, too, for original clients. Default false.
     pub list_in_reason: bool,
+    /// A push that a client of the extension does not acknowledge is sent again after so many
+    /// milliseconds, three times, and then waits for his next login. Default 10,000.
+    pub retry_interval_ms: u32,
 }
 
 impl Default for Settings {
@@ -83,6 +86,7 @@ impl Default for Settings {
             offline_default: false,
             default_to: None,
             list_in_reason: false,
+            retry_interval_ms: 10_000,
         }
     }
 }
@@ -185,11 +189,13 @@ impl Protocol for ImDemo {
         Some(0)
     }
 
-    fn manners(&self, _: &Settings) -> Manners {
+    fn manners(&self, settings: &Settings) -> Manners {
         let ext = self.0.ext;
+        let resends =
+            Resends { interval_ms: settings.retry_interval_ms, max: RETRIES, ends: false };
         Manners {
             acks: if ext { Acks::Packets } else { Acks::Bytes },
-            resends: ext,
+            resends: ext.then_some(resends),
             heartbeat: if ext { Heartbeat::Ping } else { Heartbeat::None },
             unique_ids: true,
             answers: Answers::InOrder,
@@ -198,6 +204,10 @@ impl Protocol for ImDemo {
             refusals: true,
             patience: Patience::None,
             keeps_older: false,
+            group_echo: Echo::Elsewhere,
+            copies: false,
+            open_groups: false,
+            tentative: false,
         }
     }
 
@@ -249,3 +259,5 @@ pub const PACKET_MAX: usize = 1 << 20;
 
 /// The longest name in bytes.
 pub const NAME_MAX: usize = 64;
+/// Copies of a push without acknowledgement after the first.
+const RETRIES: u8 = 3;

@@ -30,7 +30,7 @@ pub mod ws;
 pub use close::CloseReason;
 pub use error::{Decoded, Malformed, WireError};
 pub use ids::{GroupId, GroupKey, MessageId, TenantId, UserId, UserKey};
-pub use manners::{Acks, Answers, Heartbeat, Manners, Patience};
+pub use manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience, Resends};
 pub use message::{Content, Message, Target};
 pub use packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, PublishKind, Push,

@@ -1,13 +1,13 @@
 //! How a session of a protocol behaves, in words that every protocol shares: what the shards need
 //! to know of it instead of its name.
 
-/// Asked of the connection's codec once, when its login holds.
+/// Asked of the connection's codec when its login holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manners {
     pub acks: Acks,
-    /// A push without acknowledgement is sent again on the same connection. Where it is not, it
+    /// `None`: a push without acknowledgement is never sent again on the same connection, and
     /// waits in the store for the next login.
-    pub resends: bool,
+    pub resends: Option<Resends>,
     pub heartbeat: Heartbeat,
     /// The client never uses an id twice, so that a second publish with it is a resend.
     pub unique_ids: bool,
@@ -22,6 +22,25 @@ pub struct Manners {
     pub patience: Patience,
     /// Where a terminal logs in again, the newcomer is refused and the older one stays.
     pub keeps_older: bool,
+    /// Which of the sender's terminals get his own message to a group.
+    pub group_echo: Echo,
+    /// What the user says to another one, his other terminals get a copy of, as far as this is so
+    /// for them, too: they can tell that it is his own.
+    pub copies: bool,
+    /// Everybody may publish to every group; else only its members.
+    pub open_groups: bool,
+    /// Publishes may tell more of the client than his login did: asked again with each.
+    pub tentative: bool,
+}
+
+/// Terminals of the one who sends something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    Nowhere,
+    /// All but the sending one, as a courtesy: nobody waits for it, and the store never has it.
+    Elsewhere,
+    /// All of them, the sending one too: he is a recipient like any other.
+    Everywhere,
 }
 
 /// What tells that a client has a push.
@@ -33,6 +52,18 @@ pub enum Acks {
     Bytes,
     /// Nothing: what is in the socket counts as delivered. Lossy.
     Sent,
+}
+
+/// What becomes of a push that is not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resends {
+    /// Milliseconds from a copy that has left to the next one.
+    pub interval_ms: u32,
+    /// Copies after the first; one interval after the last of them it is given up.
+    pub max: u8,
+    /// Giving up ends the connection. Where it does not, the push waits in the store for the next
+    /// login, and the connection goes on without it.
+    pub ends: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +97,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             acks: Acks::Packets,
-            resends: true,
+            resends: Some(Resends { interval_ms: 2_000, max: 3, ends: true }),
             heartbeat: Heartbeat::Ping,
             unique_ids: true,
             answers: Answers::AsTheyCome,
@@ -75,6 +106,10 @@ impl Default for Manners {
             refusals: false,
             patience: Patience::None,
             keeps_older: false,
+            group_echo: Echo::Nowhere,
+            copies: false,
+            open_groups: false,
+            tentative: false,
         }
     }
 }

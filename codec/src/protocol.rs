@@ -95,7 +95,7 @@ pub trait Protocol: Sized {
     /// the key under which a group message's encoding is shared. `None`: it is not shared.
     fn push_variant(&self, settings: &Self::Settings) -> Option<u8>;
 
-    /// How the session behaves; asked after the login was decoded.
+    /// How the session behaves; asked after the login was decoded, see [`Manners::tentative`].
     fn manners(&self, _settings: &Self::Settings) -> Manners {
         Manners::default()
     }

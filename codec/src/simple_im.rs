@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience};
 use crate::message::{Content, Message};
 use crate::packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
@@ -259,9 +259,10 @@ impl Protocol for SimpleIm {
     }
 
     fn manners(&self, settings: &Settings) -> Manners {
+        let dialect = self.0.session.dialect;
         Manners {
             acks: Acks::Packets,
-            resends: false,
+            resends: None,
             heartbeat: Heartbeat::None,
             unique_ids: false,
             answers: Answers::AsTheyCome,
@@ -270,6 +271,13 @@ impl Protocol for SimpleIm {
             refusals: false,
             patience: Patience::None,
             keeps_older: false,
+            // The older servers' member lists include the sender; the newer ones leave him out, and
+            // tell his other devices of all that he says.
+            group_echo: if dialect.is_flat() { Echo::Elsewhere } else { Echo::Everywhere },
+            copies: dialect.is_flat(),
+            open_groups: false,
+            // The first message tells whether it is `Flat`.
+            tentative: dialect == Dialect::Nested,
         }
     }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::MessageId;
-use crate::manners::{Acks, Answers, Heartbeat, Manners, Patience};
+use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience};
 use crate::message::Content;
 use crate::packet::{Connect, Destination, Outgoing, Packet, Proof, Publish, Refusal, Terminal};
 use crate::protocol::Protocol;
@@ -177,7 +177,7 @@ impl Protocol for SimpleText {
     fn manners(&self, _: &Settings) -> Manners {
         Manners {
             acks: Acks::Bytes,
-            resends: false,
+            resends: None,
             heartbeat: Heartbeat::None,
             unique_ids: false,
             answers: Answers::AsTheyCome,
@@ -186,6 +186,10 @@ impl Protocol for SimpleText {
             refusals: true,
             patience: Patience::Endless,
             keeps_older: false,
+            group_echo: Echo::Nowhere,
+            copies: false,
+            open_groups: false,
+            tentative: false,
         }
     }
 

@@ -11,7 +11,7 @@ use codec::protocol::Protocol;
 use codec::{
     Acks, Answer, Answers, CloseReason, Connect, Contact, Content, Decoded, Destination, Failure,
     Group, GroupId, GroupKey, Heartbeat, Message, MessageId, Outgoing, Packet, Proof, ProtocolId,
-    PublishKind, Push, Query, Receipt, Refusal, Target, UserId, UserKey,
+    PublishKind, Push, Query, Receipt, Refusal, Resends, Target, UserId, UserKey,
 };
 use common::{accepted, hex, packet, push, scratch};
 use prost::Message as _;
@@ -309,10 +309,12 @@ fn im_demo_trap_10_field_2_of_a_command_has_no_meaning() {
 fn originals_and_extended_clients_have_their_manners() {
     let settings = Settings::default();
     let original = after("connect").manners(&settings);
-    assert_eq!((original.acks, original.resends), (Acks::Bytes, false));
+    assert_eq!((original.acks, original.resends), (Acks::Bytes, None));
     assert_eq!((original.heartbeat, original.answers), (Heartbeat::None, Answers::InOrder));
     let ext = after("connect_ext").manners(&settings);
-    assert_eq!((ext.acks, ext.resends), (Acks::Packets, true));
+    // After 10, 20 and 30 seconds; at 40 it waits for the next login.
+    let resends = Resends { interval_ms: 10_000, max: 3, ends: false };
+    assert_eq!((ext.acks, ext.resends), (Acks::Packets, Some(resends)));
     assert_eq!((ext.heartbeat, ext.answers), (Heartbeat::Ping, Answers::InOrder));
     for silent in [Outgoing::Ping, Outgoing::Pong, Outgoing::Joined(b"bob"), Outgoing::Left(b"bob")]
     {

@@ -75,7 +75,7 @@ fn simple_im_trap_04_packets_leave_one_at_a_time() {
     for dialect in DIALECTS {
         let connection = Connection::of(dialect);
         let manners = connection.codec.manners(&connection.settings);
-        assert!(manners.gap_ms > 0 && !manners.resends);
+        assert!(manners.gap_ms > 0 && manners.resends.is_none());
         // One packet per call, and nothing behind it that a second could be mistaken for.
         Original::parse(&connection.push(&message(to_user(3), &body(b"hi"))), dialect);
         Original::parse(connection.send(&accepted()).as_bytes(), dialect);

@@ -62,14 +62,9 @@ pub struct ShardConfig {
     pub listeners: Vec<Listener>,
     pub protocols: Settings,
     pub persist_after_ms: u64,
-    pub retry_interval_ms: u64,
-    pub retry_max: u8,
     pub heartbeat_interval_ms: u64,
     pub heartbeat_max_missed: u8,
     pub login_deadline_ms: u64,
-    /// Everybody may publish to every group.
-    pub open_groups: bool,
-    pub echo_to_sender: bool,
     /// How long a group's members are trusted before they are read again.
     pub group_cache_ms: u64,
     /// Logins of one shard that may wait for the authenticator.

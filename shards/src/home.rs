@@ -135,6 +135,9 @@ impl Home {
     pub fn packet(&mut self, slot: Slot, packet: &Packet<'_>, now: Now, fx: &mut impl Effects) {
         let Some(session) = self.session(slot) else { return };
         session.missed = 0;
+        if session.manners.tentative && matches!(packet, Packet::Publish(_)) {
+            session.manners = fx.manners(slot);
+        }
         match packet {
             Packet::Publish(publish) => self.publish(slot, publish, now, fx),
             Packet::Ack(id) => self.acknowledged(slot, id, now, fx),
@@ -171,12 +174,12 @@ impl Home {
             ShardMessage::Deliver { to, message, keep, request } => {
                 self.accept_delivery(to, message, keep, owed(request), now, fx);
             }
-            ShardMessage::Group { message, part, request } => {
-                self.accept_group(message, part, owed(request), now, fx);
+            ShardMessage::Group { message, part, sending, request } => {
+                self.accept_group(message, part, sending, owed(request), now, fx);
             }
             ShardMessage::Settled { request, outcome } => self.settled(request, outcome, now, fx),
-            ShardMessage::FanOut { message, members, except, request } => {
-                self.fan_in(message, &members, except, owed(request), now, fx);
+            ShardMessage::FanOut { message, members, sending, request } => {
+                self.fan_in(message, &members, sending, owed(request), now, fx);
             }
             ShardMessage::FanOutDone { request, failed } => {
                 self.fan_done(request, failed.as_deref().unwrap_or_default(), now, fx);

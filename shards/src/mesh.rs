@@ -11,13 +11,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use codec::{Message, TenantId, UserId, UserKey};
+use codec::{Echo, Message, TenantId, UserId, UserKey};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::hand_over::HandOver;
 use crate::home::outcome::Outcome;
 use crate::home::room::RoomEvent;
-use crate::io::ShardIndex;
+use crate::io::{ShardIndex, Slot};
 use crate::limits::MESH_BACKLOG;
 use crate::mutants::{self, Mutant};
 
@@ -42,13 +42,14 @@ pub enum ShardMessage {
     Group {
         message: Arc<Message>,
         part: Option<Arc<[UserId]>>,
+        sending: Sending,
         request: u32,
     },
     /// To a home of members: answered by `FanOutDone`.
     FanOut {
         message: Arc<Message>,
         members: Arc<[UserId]>,
-        except: Option<UserId>,
+        sending: Sending,
         request: u32,
     },
     /// Safe for all members there but those that failed.
@@ -85,6 +86,16 @@ pub enum ShardMessage {
         token: u64,
         state: Box<HandOver>,
     },
+}
+
+/// What a group message's shards know of the terminal or door that sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    /// On the sender's home shard.
+    pub slot: Slot,
+    pub echo: Echo,
+    /// The sender need not be a member.
+    pub open: bool,
 }
 
 impl ShardMessage {

@@ -65,6 +65,8 @@ counters! {
     pushes,
     /// Pushes sent again because no acknowledgement came.
     retries,
+    /// Pushes whose terminal goes on without having acknowledged them.
+    given_up,
     /// Deliveries acknowledged by a terminal.
     acknowledged,
     /// Rows appended to the store.

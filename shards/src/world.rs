@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use codec::ws::{self, Opcode};
-use codec::{CloseReason, GroupKey, Message, Outgoing, ProtocolId, Push, Target, TenantId};
+use codec::{
+    CloseReason, GroupKey, Manners, Message, Outgoing, ProtocolId, Push, Target, TenantId,
+};
 use storage::Request;
 
 use crate::backend::Backend;
@@ -306,6 +308,11 @@ impl<I: Io, B: Backend> Effects for World<I, B> {
 
     fn is_read(&self, slot: Slot) -> bool {
         self.conns.get(slot.index).is_some_and(|conn| conn.receiving)
+    }
+
+    fn manners(&self, slot: Slot) -> Manners {
+        let conn = self.conns.get(slot.index);
+        conn.map_or_else(Manners::default, |conn| conn.protocol.manners(&self.config.protocols))
     }
 
     fn route(&mut self, to: ShardIndex, message: ShardMessage) {

@@ -247,6 +247,8 @@ fn id(user: u32, number: usize) -> MessageId {
 }
 
 fn config() -> ShardConfig {
+    let mut protocols = Settings::default();
+    protocols.binary.retry_interval_ms = 60_000;
     ShardConfig {
         shards: 1,
         listeners: vec![Listener {
@@ -259,15 +261,11 @@ fn config() -> ShardConfig {
             binds_names: false,
             allow: Vec::new(),
         }],
-        protocols: Settings::default(),
+        protocols,
         persist_after_ms: 60_000,
-        retry_interval_ms: 60_000,
-        retry_max: 3,
         heartbeat_interval_ms: 600_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 60_000,
-        open_groups: false,
-        echo_to_sender: false,
         group_cache_ms: 1_000,
         logins_pending_max: 64,
         logins_per_second: 0,

@@ -466,8 +466,9 @@ section! {
         ack: Ack = "safe", Kind::Choice(Ack::NAMES);
         /// A recipient who is silent for so long after the send gets the message stored.
         persist_after_ms: u64 = 200, Kind::Integer(0, 60_000, "ms");
-        /// A push without acknowledgement is sent again after this time.
-        retry_interval_ms: u64 = 2000, Kind::Integer(100, 600_000, "ms");
+        /// A push without acknowledgement is sent again after this time. This and the next key are
+        /// for binary; other protocols have rules of their own.
+        retry_interval_ms: u32 = 2000, Kind::Integer(100, 600_000, "ms");
         /// So many times; then the connection is closed and the message waits for the next login.
         retry_max: u8 = 3, Kind::Integer(0, 100, "times");
     }
@@ -594,6 +595,9 @@ section! {
         list_in_reason: bool = false, Kind::Boolean;
         /// Clients that name neither org nor appkey belong to the tenant of the listener.
         default_tenant: bool = true, Kind::Boolean;
+        /// A push that a client of the extension does not acknowledge is sent again after this
+        /// time, three times; then it waits for the next login.
+        retry_interval_ms: u32 = 10000, Kind::Integer(100, 600_000, "ms");
     }
 }
 

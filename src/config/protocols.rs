@@ -56,6 +56,10 @@ fn binary(raw: &Raw) -> binary::Settings {
         keeps_older: raw.binary.dup_policy == DupPolicy::RejectNew,
         max_invalid: raw.binary.max_invalid,
         require_push_ack: raw.binary.require_push_ack,
+        retry_interval_ms: raw.delivery.retry_interval_ms,
+        retry_max: raw.delivery.retry_max,
+        echo_to_sender: raw.binary.echo_to_sender,
+        open_groups: raw.binary.open_groups,
     }
 }
 
@@ -67,6 +71,7 @@ fn im_demo(raw: &Raw) -> im_demo::Settings {
         default_to: Some(keys.default_to.as_bytes()).filter(|to| !to.is_empty()).map(Box::from),
         list_in_reason: keys.list_in_reason,
         default_tenant: keys.default_tenant,
+        retry_interval_ms: keys.retry_interval_ms,
     }
 }
 

@@ -156,6 +156,11 @@ impl Person {
         }
     }
 
+    /// A message to a group also comes to its sender; the others' rules have no echo.
+    pub(crate) fn hears_his_own(&self) -> bool {
+        self.language == Language::SimpleIm
+    }
+
     /// Sends a text. Whoever is away finds it later.
     #[track_caller]
     pub(crate) fn say(&mut self, to: To, text: &str) -> Said {

@@ -87,7 +87,7 @@ pub(super) fn put_pong(time: i64, stream: bool, out: &mut Vec<u8>) {
 pub(super) fn put_goodbye(reason: CloseReason, stream: bool, out: &mut Vec<u8>) {
     let (code, reason) = match reason {
         CloseReason::Replaced => (1, "replaced"),
-        CloseReason::HeartbeatLost | CloseReason::AckTimeout => (2, "heartbeat timeout"),
+        CloseReason::HeartbeatLost => (2, "heartbeat timeout"),
         CloseReason::Malformed | CloseReason::DuplicateConnect | CloseReason::TextMessage => {
             (3, "protocol error")
         }

@@ -22,8 +22,7 @@ use crate::home::outcome::Outcome;
 use crate::home::session::Flight;
 use crate::io::{Now, Slot};
 use crate::limits::{
-    INBOX_BYTES, INBOX_MESSAGES, READ_BYTES, READ_LOW_WATER, READ_ROWS, SLOW_CONSUMER_MS,
-    STALL_PERSIST_MS, UNSENT_PAUSE_MAX_MS,
+    READ_BYTES, READ_LOW_WATER, READ_ROWS, SLOW_CONSUMER_MS, STALL_PERSIST_MS, UNSENT_PAUSE_MAX_MS,
 };
 use crate::mutants::{self, Mutant};
 
@@ -44,25 +43,10 @@ impl Home {
         }
         let index = self.users.find_or_insert(to);
         self.make_inbox(index);
-        let mut delivery = Delivery {
-            seq: self.next_seq,
-            message,
-            kept: Kept::Memory,
-            owed,
-            waited: false,
-            done: false,
-            flights: 0,
-            charges: 0,
-            sent: false,
-            since: now,
-        };
-        self.next_seq += 1;
-        self.counters.deliveries += 1;
+        let mut delivery = self.delivery_of(message, Kept::Memory, owed, now);
         let user = self.users.at(index);
         let inbox = user.inbox.as_mut().expect("made above");
-        if inbox.mode == Mode::Live
-            && (inbox.queue.len() >= INBOX_MESSAGES || inbox.bytes >= INBOX_BYTES)
-        {
+        if inbox.mode == Mode::Live && inbox.is_full() {
             // Too much for memory: what comes now waits in the store until the queue drains.
             inbox.mode = Mode::CatchingUp;
             inbox.read_after = inbox.queue.back().map_or(0, |last| last.seq);
@@ -83,6 +67,49 @@ impl Home {
             self.settle(owed, to, Outcome::Safe, now, fx);
         }
         self.users.at(index).inbox.as_mut().expect("made above").behind.push_back(delivery);
+    }
+
+    /// A user's own message for his terminals but the sending one: a courtesy that changes nothing
+    /// about when it is safe and is never stored. While they are behind, they miss it.
+    pub(super) fn copy(
+        &mut self,
+        user: UserKey,
+        message: &Arc<Message>,
+        sender: Slot,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(index) = self.users.find(user) else { return };
+        if self.users.at(index).terminals.iter().all(|slot| *slot == sender) {
+            return;
+        }
+        self.make_inbox(index);
+        let delivery =
+            self.delivery_of(Arc::clone(message), Kept::Copy { sender }, Owed::Nobody, now);
+        let inbox = self.users.at(index).inbox.as_mut().expect("made above");
+        if inbox.mode == Mode::Live && !inbox.is_full() {
+            inbox.push(delivery);
+            self.push_user(index, now, fx);
+        }
+        self.tidy_user(index, fx);
+    }
+
+    fn delivery_of(&mut self, message: Arc<Message>, kept: Kept, owed: Owed, now: Now) -> Delivery {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.counters.deliveries += 1;
+        Delivery {
+            seq,
+            message,
+            kept,
+            owed,
+            waited: false,
+            done: false,
+            flights: 0,
+            charges: 0,
+            sent: false,
+            since: now,
+        }
     }
 
     /// Pushes to every terminal what its window allows.
@@ -108,7 +135,7 @@ impl Home {
         let first = inbox.position(session.cursor);
         let mut full = false;
         for delivery in inbox.queue.range_mut(first..) {
-            if !delivery.done {
+            if !delivery.done && delivery.is_for(slot, session.manners.copies) {
                 if !session.has_room(delivery.message.body.len()) {
                     full = true;
                     break;
@@ -131,7 +158,7 @@ impl Home {
             }
             session.cursor = delivery.seq + 1;
         }
-        if full && !session.manners.resends && session.manners.acks == Acks::Packets {
+        if full && session.manners.resends.is_none() && session.manners.acks == Acks::Packets {
             self.give_up_oldest(index, slot, now, fx);
         }
     }
@@ -139,16 +166,50 @@ impl Home {
     /// A full window of a terminal to which nothing is sent again: what it did not acknowledge and
     /// the store has waits for the next login, and what comes after it is not held up.
     fn give_up_oldest(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let Some(session) = self.sessions.get_mut(slot.index) else { return };
-        let Some(inbox) = &mut self.users.at(index).inbox else { return };
-        let Some(oldest) = session.flights.iter().next().map(|flight| flight.seq) else { return };
-        let Some(delivery) = inbox.find(oldest).filter(|d| d.kept == Kept::Stored && !d.done)
-        else {
-            return;
-        };
+        let flights = self.sessions.get(slot.index).map(|session| &session.flights);
+        let Some(oldest) = flights.and_then(|flights| flights.iter().next()) else { return };
+        if self.let_go(index, slot, oldest.seq) {
+            self.push_terminal(index, slot, now, fx);
+        }
+    }
+
+    /// Takes a push that was not acknowledged out of a terminal's window. `false`: neither does the
+    /// store have it nor another terminal, so that it must stay.
+    fn let_go(&mut self, index: u32, slot: Slot, seq: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(slot.index) else { return false };
+        let Some(inbox) = &mut self.users.at(index).inbox else { return false };
+        let position = session.flights.iter().position(|flight| flight.seq == seq);
+        let kept = inbox.find(seq).filter(|delivery| delivery.may_leave());
+        let (Some(delivery), Some(position)) = (kept, position) else { return false };
         delivery.flights -= 1;
-        session.flights.remove(0, &mut self.spare_flights);
-        self.push_terminal(index, slot, now, fx);
+        session.flights.remove(position, &mut self.spare_flights);
+        self.counters.given_up += 1;
+        true
+    }
+
+    /// Pushes that were sent as often as the protocol's rule says: the connection goes on without
+    /// them. What must stay in its window is looked at again after an interval.
+    pub(super) fn give_up(
+        &mut self,
+        slot: Slot,
+        silent: &[u64],
+        interval_ms: u64,
+        now: Now,
+        fx: &mut impl Effects,
+    ) {
+        let Some(index) = self.session(slot).map(|session| session.user) else { return };
+        for &seq in silent {
+            if !self.let_go(index, slot, seq)
+                && let Some(session) = self.session(slot)
+                && let Some(flight) = session.flights.iter_mut().find(|flight| flight.seq == seq)
+            {
+                flight.retry_at = now.plus_ms(interval_ms);
+            }
+        }
+        if !silent.is_empty() {
+            self.push_user(index, now, fx);
+            self.tidy_user(index, fx);
+        }
     }
 
     /// Sends a copy of a push again on the same terminal.
@@ -173,9 +234,9 @@ impl Home {
         };
         let by_bytes = session.manners.acks == Acks::Bytes;
         let sent_is_enough = session.manners.acks == Acks::Sent;
-        let retry_at = match by_bytes {
-            true => now,
-            false => now.plus_ms(self.config.retry_interval_ms),
+        let retry_at = match session.manners.resends {
+            Some(resends) if !by_bytes => now.plus_ms(resends.interval_ms.into()),
+            _ => now,
         };
         let mut any = false;
         let inbox = match session.flights.is_empty() {
@@ -202,7 +263,7 @@ impl Home {
             }
             return;
         }
-        if session.manners.resends {
+        if session.manners.resends.is_some() {
             session.deadline.want(fx, Timer::Session(slot), retry_at);
         }
         if sent_is_enough {
@@ -326,7 +387,8 @@ impl Home {
         }
         delivery.done = true;
         let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
-        if delivery.kept != Kept::Memory && !mutants::on(Mutant::LostDelete) {
+        let has_row = matches!(delivery.kept, Kept::Storing | Kept::Stored);
+        if has_row && !mutants::on(Mutant::LostDelete) {
             fx.store(Request::Delete { user: key, seq });
         }
         self.counters.acknowledged += 1;
@@ -337,8 +399,7 @@ impl Home {
         let Self { users, sessions, .. } = self;
         let user = users.at(index);
         let Some(inbox) = &mut user.inbox else { return };
-        let leaves = |front: &Delivery| front.done || front.kept == Kept::Stored;
-        if !inbox.queue.front().is_some_and(leaves) {
+        if !inbox.queue.front().is_some_and(Delivery::may_leave) {
             return;
         }
         let cursor = |slot: &Slot| sessions.get(slot.index).map_or(u64::MAX, |s| s.cursor);

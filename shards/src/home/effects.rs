@@ -1,6 +1,6 @@
 //! What [`super::Home`] may ask of the world around it. It has no other way to act.
 
-use codec::{CloseReason, Outgoing, ProtocolId, TenantId, UserKey};
+use codec::{CloseReason, Manners, Outgoing, ProtocolId, TenantId, UserKey};
 use storage::Request;
 
 use crate::io::{Now, ShardIndex, Slot};
@@ -41,6 +41,9 @@ pub trait Effects {
 
     /// Whether the connection is being read. It is not while a queue behind its publishes is full.
     fn is_read(&self, slot: Slot) -> bool;
+
+    /// What the connection's codec now says of its manners, see [`Manners::tentative`].
+    fn manners(&self, slot: Slot) -> Manners;
 
     /// Sends to another shard (never to this one).
     fn route(&mut self, to: ShardIndex, message: ShardMessage);

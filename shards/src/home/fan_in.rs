@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use codec::{Message, Target, UserId, UserKey};
+use codec::{Echo, Message, Target, UserId, UserKey};
 
 use crate::home::Home;
 use crate::home::effects::Effects;
 use crate::home::inbox::Owed;
 use crate::home::outcome::Outcome;
 use crate::io::Now;
-use crate::mesh::ShardMessage;
+use crate::mesh::{Sending, ShardMessage};
 use crate::mutants::{self, Mutant};
 
 /// Members of this shard for whom a group message is not safe yet.
@@ -25,7 +25,7 @@ impl Home {
         &mut self,
         message: Arc<Message>,
         members: &[UserId],
-        except: Option<UserId>,
+        sending: Sending,
         owed: Owed,
         now: Now,
         fx: &mut impl Effects,
@@ -36,12 +36,21 @@ impl Home {
             // One more than there are members, so that the answer waits for the end of the loop.
             owed => Some(self.fan_ins.insert(FanIn { remaining: 1, failed: Vec::new(), owed })),
         };
-        for &id in members.iter().filter(|&&id| Some(id) != except) {
+        let sender = message.from.map(|from| from.id);
+        for &id in members {
+            let to = UserKey { tenant: group.tenant, id };
+            match sending.echo {
+                Echo::Nowhere if Some(id) == sender => continue,
+                Echo::Elsewhere if Some(id) == sender => {
+                    self.copy(to, &message, sending.slot, now, fx);
+                    continue;
+                }
+                _ => {}
+            }
             let owed = index.map_or(Owed::Nobody, Owed::FanIn);
             if let Some(fan_in) = index.and_then(|index| self.fan_ins.get_mut(index)) {
                 fan_in.remaining += 1;
             }
-            let to = UserKey { tenant: group.tenant, id };
             self.deliver(to, Arc::clone(&message), true, owed, now, fx);
         }
         if let Some(index) = index {

@@ -16,7 +16,7 @@ use crate::home::inbox::Owed;
 use crate::home::outcome::Outcome;
 use crate::io::{Now, ShardIndex};
 use crate::limits::{GROUP_CACHE, GROUP_MEMBERS, GROUP_UNFINISHED, GROUP_WAITING};
-use crate::mesh::ShardMessage;
+use crate::mesh::{Sending, ShardMessage};
 use crate::router::home_of_user;
 
 /// The members of a group, sorted, and the same by home shard.
@@ -40,6 +40,7 @@ struct Job {
     message: Arc<Message>,
     /// Only these, as far as they are members.
     part: Option<Arc<[UserId]>>,
+    sending: Sending,
     owed: Owed,
 }
 
@@ -105,6 +106,7 @@ impl Home {
         &mut self,
         message: Arc<Message>,
         part: Option<Arc<[UserId]>>,
+        sending: Sending,
         owed: Owed,
         now: Now,
         fx: &mut impl Effects,
@@ -114,7 +116,7 @@ impl Home {
             self.counters.duplicates += 1;
             return;
         };
-        let job = Job { message, part, owed };
+        let job = Job { message, part, sending, owed };
         let cache_ms = self.config.group_cache_ms;
         self.make_room_for_group(key);
         let group = self.groups.groups.entry(key).or_default();
@@ -176,7 +178,7 @@ impl Home {
             return self.settle(job.owed, sender, Outcome::FAILED, now, fx);
         };
         let is_member = members.sorted.binary_search(&sender.id).is_ok();
-        if job.message.from.is_some() && !is_member && !self.config.open_groups {
+        if !is_member && !job.sending.open {
             self.counters.not_a_member += 1;
             let refused = Outcome::Refused(Failure::NotAllowed);
             return self.settle(job.owed, sender, refused, now, fx);
@@ -192,16 +194,13 @@ impl Home {
             }
             (None, None) => members.by_shard.clone(),
         };
-        let echo = self.config.echo_to_sender;
-        let except = job.message.from.filter(|_| !echo).map(|from| from.id);
-        self.send_fan(&job, chosen, except, hash, now, fx);
+        self.send_fan(&job, chosen, hash, now, fx);
     }
 
     fn send_fan(
         &mut self,
         job: &Job,
         chosen: Box<[Arc<[UserId]>]>,
-        except: Option<UserId>,
         hash: IdHash,
         now: Now,
         fx: &mut impl Effects,
@@ -215,7 +214,7 @@ impl Home {
             Owed::Nobody => ShardMessage::NO_REPLY,
             owed => self.fans.insert(Fan { remaining, failed: Vec::new(), owed, sender, hash }),
         };
-        let here = self.identity.shard;
+        let (here, sending) = (self.identity.shard, job.sending);
         for (shard, members) in chosen.into_iter().enumerate().filter(|(_, m)| !m.is_empty()) {
             let (shard, message) = (shard as ShardIndex, Arc::clone(&job.message));
             if shard == here {
@@ -223,9 +222,9 @@ impl Home {
                     ShardMessage::NO_REPLY => Owed::Nobody,
                     request => Owed::Request { shard, request },
                 };
-                self.fan_in(message, &members, except, owed, now, fx);
+                self.fan_in(message, &members, sending, owed, now, fx);
             } else {
-                fx.route(shard, ShardMessage::FanOut { message, members, except, request });
+                fx.route(shard, ShardMessage::FanOut { message, members, sending, request });
             }
         }
     }

@@ -15,10 +15,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use codec::Message;
+use codec::{Message, Target};
 use storage::Row;
 
-use crate::io::{Now, ShardIndex};
+use crate::io::{Now, ShardIndex, Slot};
+use crate::limits::{INBOX_BYTES, INBOX_MESSAGES};
 
 /// Where a delivery stands with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub(crate) enum Kept {
     /// An append is outstanding.
     Storing,
     Stored,
+    /// It is the user's own message, for all his terminals but the sending one: never stored.
+    Copy {
+        sender: Slot,
+    },
 }
 
 /// Who is waiting to hear that a delivery is safe. Each is told exactly once.
@@ -63,6 +68,23 @@ pub(crate) struct Delivery {
     /// The first copy is in a terminal's socket since `since`; before that, `since` is arrival.
     pub(crate) sent: bool,
     pub(crate) since: Now,
+}
+
+impl Delivery {
+    /// Nobody here needs to have it: it is done, in the store, or only a courtesy.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.done || matches!(self.kept, Kept::Stored | Kept::Copy { .. })
+    }
+
+    /// It goes to this terminal. `copies`: see [`codec::Manners`].
+    pub(crate) fn is_for(&self, slot: Slot, copies: bool) -> bool {
+        match self.kept {
+            Kept::Copy { sender } => {
+                slot != sender && (copies || matches!(self.message.to, Target::Group(_)))
+            }
+            _ => true,
+        }
+    }
 }
 
 /// How new deliveries get to the terminals.
@@ -118,6 +140,11 @@ impl Inbox {
             && self.stale_reads == 0
     }
 
+    /// Too much is in memory for one user.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.len() >= INBOX_MESSAGES || self.bytes >= INBOX_BYTES
+    }
+
     /// The queue's entry with this `seq`.
     pub(crate) fn find(&mut self, seq: u64) -> Option<&mut Delivery> {
         // Acknowledgements come in order: it is mostly the oldest.
@@ -149,12 +176,11 @@ impl Inbox {
     }
 
     /// Removes entries from the front that are in no terminal's flight and behind every terminal's
-    /// cursor (`pushed_to`: the smallest of them), if they are done, or in the store, where the
-    /// next login finds them: nobody here says any more that he has them.
+    /// cursor (`pushed_to`: the smallest of them), if they are done, or nobody here says any more
+    /// that he has them: those in the store are found by the next login.
     pub(crate) fn pop_done(&mut self, pushed_to: u64) {
         while let Some(front) = self.queue.front() {
-            let kept = front.done || front.kept == Kept::Stored;
-            if !kept || front.flights > 0 || front.seq >= pushed_to {
+            if !front.may_leave() || front.flights > 0 || front.seq >= pushed_to {
                 break;
             }
             self.bytes -= front.message.body.len();

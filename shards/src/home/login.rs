@@ -215,32 +215,34 @@ impl Home {
         if !fx.is_read(slot) {
             self.postpone(slot, now);
         }
-        let (retry_max, interval) = (self.config.retry_max, self.config.retry_interval_ms);
         let Some(session) = self.session(slot) else { return };
         session.asked_unsent = false;
+        let Some(resends) = session.manners.resends else { return };
+        let interval = u64::from(resends.interval_ms);
         let drained = sent.saturating_sub(unsent);
         if !session.flights.progress(drained, unsent > 0, now, SLOW_CONSUMER_MS) {
             return self.hang_up(slot, CloseReason::SlowConsumer, now, fx);
         }
-        let (mut again, mut given_up) = (Vec::new(), false);
+        let (mut again, mut given_up) = (Vec::new(), Vec::new());
         for flight in session.flights.iter_mut() {
             if !flight.sent || flight.retry_at > now {
                 continue;
             }
             if flight.end > drained {
                 flight.retry_at = now.plus_ms(interval);
-            } else if flight.copies > retry_max {
-                given_up = true;
+            } else if flight.copies > resends.max {
+                given_up.push(flight.seq);
             } else {
                 again.push(flight.seq);
             }
         }
-        if given_up {
+        if !given_up.is_empty() && resends.ends {
             return self.hang_up(slot, CloseReason::AckTimeout, now, fx);
         }
         for seq in again {
             self.push_again(slot, seq, fx);
         }
+        self.give_up(slot, &given_up, interval, now, fx);
         self.arm_session(slot, fx);
     }
 
@@ -306,8 +308,9 @@ impl Home {
 
     /// Moves a session's heartbeat and retries by one interval.
     fn postpone(&mut self, slot: Slot, now: Now) {
-        let (ping, retry) = (self.config.heartbeat_interval_ms, self.config.retry_interval_ms);
+        let ping = self.config.heartbeat_interval_ms;
         let Some(session) = self.session(slot) else { return };
+        let retry = session.manners.resends.map_or(0, |resends| resends.interval_ms.into());
         session.missed = 0;
         session.next_ping = session.next_ping.max(now.plus_ms(ping));
         for flight in session.flights.iter_mut() {
@@ -398,6 +401,10 @@ impl Home {
         let user = self.users.at(index);
         let (key, last) = (user.key, user.terminals.is_empty());
         let delivery = user.inbox.as_mut()?.find(oldest).filter(|delivery| !delivery.done)?;
+        if matches!(delivery.kept, Kept::Copy { .. }) {
+            // It is gone with the connection, and cannot come again.
+            return None;
+        }
         delivery.charges += u8::from(alone);
         if delivery.kept == Kept::Memory && !last {
             // It has no row; the other terminal may still take it.

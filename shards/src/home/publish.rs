@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use codec::{
-    Destination, Failure, GroupKey, Message, MessageId, Outgoing, ProtocolId, Publish, PublishKind,
-    Receipt, Target, TenantId, UserId, UserKey,
+    Destination, Echo, Failure, GroupKey, Manners, Message, MessageId, Outgoing, ProtocolId,
+    Publish, PublishKind, Receipt, Target, TenantId, UserId, UserKey,
 };
 use smallvec::SmallVec;
 
@@ -21,7 +21,7 @@ use crate::home::outcome::Outcome;
 use crate::home::session::Kind;
 use crate::io::{Now, Slot};
 use crate::limits::{DEDUP_IDS, DEDUP_MS, DEDUP_SHARD_IDS, DOOR_WAITERS, PUBLISHES_OUTSTANDING};
-use crate::mesh::ShardMessage;
+use crate::mesh::{Sending, ShardMessage};
 use crate::mutants::{self, Mutant};
 use crate::router::{home_of_group, home_of_user};
 
@@ -58,6 +58,8 @@ struct Parcel {
     message: Arc<Message>,
     part: Option<Arc<[UserId]>>,
     keep: bool,
+    copies: bool,
+    sending: Sending,
 }
 
 /// Whose message it is.
@@ -66,6 +68,8 @@ struct Sender {
     protocol: ProtocolId,
     from: Option<UserKey>,
     from_name: Arc<[u8]>,
+    copies: bool,
+    sending: Sending,
 }
 
 /// A publish that is not taken over. `to`: the name that was addressed, if it was one.
@@ -171,7 +175,10 @@ impl Home {
     ) {
         let at_once = self.session(slot).is_some_and(|session| session.ack_at_once);
         let (tenant, protocol) = fx.origin(slot);
-        let sender = Sender { tenant, protocol, from: None, from_name: Arc::default() };
+        // The back end is nobody's member and has no terminal.
+        let sending = Sending { slot, echo: Echo::Nowhere, open: true };
+        let (from, from_name) = (None, Arc::default());
+        let sender = Sender { tenant, protocol, from, from_name, copies: false, sending };
         let Some(parcel) = self.parcel(sender, publish, fx) else { return };
         let Some(number) = number else { return };
         let (kind, id) = (publish.to.kind(), publish.id);
@@ -350,11 +357,20 @@ impl Home {
     }
 
     fn route(&mut self, parcel: Parcel, request: u32, now: Now, fx: &mut impl Effects) {
-        let Parcel { message, part, keep } = parcel;
-        match message.to {
-            Target::User(to) => self.route_to_user(to, message, keep, request, now, fx),
-            Target::Group(group) => self.route_to_group(group, message, part, request, now, fx),
+        match parcel.message.to {
+            Target::User(to) => {
+                self.copy_own(to, &parcel, now, fx);
+                self.route_to_user(to, parcel.message, parcel.keep, request, now, fx);
+            }
+            Target::Group(group) => self.route_to_group(group, parcel, request, now, fx),
             Target::Room(_) => unreachable!("a parcel is for users or groups"),
+        }
+    }
+
+    /// What is said to somebody else, where the sender's other terminals hear of it.
+    fn copy_own(&mut self, to: UserKey, parcel: &Parcel, now: Now, fx: &mut impl Effects) {
+        if let Some(user) = parcel.message.from.filter(|&user| parcel.copies && user != to) {
+            self.copy(user, &parcel.message, parcel.sending.slot, now, fx);
         }
     }
 
@@ -379,18 +395,18 @@ impl Home {
     fn route_to_group(
         &mut self,
         group: GroupKey,
-        message: Arc<Message>,
-        part: Option<Arc<[UserId]>>,
+        parcel: Parcel,
         request: u32,
         now: Now,
         fx: &mut impl Effects,
     ) {
+        let Parcel { message, part, sending, .. } = parcel;
         let home = home_of_group(group, self.config.shards);
         if home == self.identity.shard {
             let owed = self.own_request(request);
-            self.accept_group(message, part, owed, now, fx);
+            self.accept_group(message, part, sending, owed, now, fx);
         } else {
-            fx.route(home, ShardMessage::Group { message, part, request });
+            fx.route(home, ShardMessage::Group { message, part, sending, request });
         }
     }
 
@@ -410,10 +426,13 @@ impl Home {
         fx: &impl Effects,
     ) -> Option<Parcel> {
         let (_, protocol) = fx.origin(slot);
+        let manners = self.session(slot)?.manners;
+        let Manners { group_echo: echo, open_groups: open, copies, .. } = manners;
+        let sending = Sending { slot, echo, open };
         let user = self.users.at(index);
         let (from, tenant) = (Some(user.key), user.key.tenant);
         let from_name = user.name.clone().unwrap_or_default();
-        self.parcel(Sender { tenant, protocol, from, from_name }, publish, fx)
+        self.parcel(Sender { tenant, protocol, from, from_name, copies, sending }, publish, fx)
     }
 
     fn parcel(
@@ -422,7 +441,7 @@ impl Home {
         publish: &Publish<'_>,
         fx: &impl Effects,
     ) -> Option<Parcel> {
-        let Sender { tenant, protocol, from, from_name } = sender;
+        let Sender { tenant, protocol, from, from_name, copies, sending } = sender;
         let (to, part) = match publish.to {
             Destination::User(id) => (Target::User(UserKey { tenant, id }), None),
             Destination::Group(id) => (Target::Group(GroupKey { tenant, id }), None),
@@ -441,7 +460,7 @@ impl Home {
             time_ms: fx.unix_ms(),
             body: publish.body.into(),
         });
-        Some(Parcel { message, part, keep: publish.keep })
+        Some(Parcel { message, part, keep: publish.keep, copies, sending })
     }
 
     /// The next message's, unique over all gateways and restarts.

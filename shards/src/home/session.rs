@@ -182,7 +182,7 @@ impl Session {
 
     /// Time alone does something about what is in flight: it is sent again, or asked for.
     pub(crate) fn looks_after_flights(&self) -> bool {
-        self.manners.resends || self.manners.acks == Acks::Bytes
+        self.manners.resends.is_some() || self.manners.acks == Acks::Bytes
     }
 }
 

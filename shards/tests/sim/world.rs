@@ -354,6 +354,8 @@ fn config(plan: &Plan) -> ShardConfig {
         binds_names: false,
         allow: Vec::new(),
     };
+    let mut protocols = Settings::default();
+    protocols.binary.retry_max = RETRIES as u8;
     ShardConfig {
         shards: plan.shards,
         listeners: vec![
@@ -361,15 +363,11 @@ fn config(plan: &Plan) -> ShardConfig {
             listener(false, Layout::Plain),
             listener(false, Layout::Door),
         ],
-        protocols: Settings::default(),
+        protocols,
         persist_after_ms: 200,
-        retry_interval_ms: 2_000,
-        retry_max: RETRIES as u8,
         heartbeat_interval_ms: 3_000,
         heartbeat_max_missed: 3,
         login_deadline_ms: 10_000,
-        open_groups: false,
-        echo_to_sender: false,
         group_cache_ms: 1_000,
         logins_pending_max: 64,
         logins_per_second: 0,
