@@ -88,17 +88,15 @@ impl Face {
     /// The token of a request's cookie, and what it stands for.
     async fn holder(&self, headers: &HeaderMap) -> Result<Holder, Answer> {
         let token = cookie_token(headers).ok_or_else(Answer::crash)?;
-        self.holder_of(token).await
+        let found = self.holder_of(token).await.map_err(|_| Answer::unavailable())?;
+        found.ok_or_else(|| Answer::double(1).reason("Token error"))
     }
 
-    async fn holder_of(&self, token: Box<[u8]>) -> Result<Holder, Answer> {
+    /// What a token stands for; `None`: nothing. An error is no verdict about it.
+    async fn holder_of(&self, token: Box<[u8]>) -> Result<Option<Holder>, StoreError> {
         let wanted = token.clone();
-        let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await;
-        match found {
-            Ok(Some(record)) => Ok(Holder { token, record }),
-            Ok(None) => Err(Answer::double(1).reason("Token error")),
-            Err(_) => Err(Answer::unavailable()),
-        }
+        let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await?;
+        Ok(found.map(|record| Holder { token, record }))
     }
 }
 

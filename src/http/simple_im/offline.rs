@@ -37,8 +37,8 @@ pub(super) async fn read_by_body(State(face): State<Face>, body: Bytes) -> Respo
     let token = form.get("token").map(token_bytes).unwrap_or_default();
     said(
         async {
-            let holder = face.holder_of(token).await;
-            let holder = holder.map_err(|_| Answer::double(1).text("r", b"Token error"))?;
+            let holder = face.holder_of(token).await.map_err(|_| Answer::unavailable())?;
+            let holder = holder.ok_or_else(|| Answer::double(1).text("r", b"Token error"))?;
             let packets =
                 packets(&face, holder, Dialect::Nested, |bytes| Some(bytes.into())).await?;
             Ok(Answer::double(0).raw(b"\r\n").raw(&packets))

@@ -95,15 +95,19 @@ async fn do_reconnect(face: &Face, headers: &HeaderMap, form: &Form) -> Result<A
             None => return Err(Answer::crash()),
         },
     };
-    let refused = |status, reason| match double {
-        true => Answer::double(status).reason(reason),
-        false => Answer::single(status),
-    };
     let id = id.and_then(|id| id.parse().ok()).map(UserId).ok_or_else(Answer::crash)?;
     match face.call(move |accounts| accounts.token(&token, now_ms())).await {
         Ok(Some(record)) if record.user == id => Ok(at(Answer::of(double, 0), &face.0.address)),
-        Ok(Some(_)) | Err(_) => Err(refused(2, "Unkown Error")),
-        Ok(None) => Err(refused(1, "Token Error")),
+        Ok(Some(_)) | Err(_) => Err(refused(double, 2, "Unkown Error")),
+        Ok(None) => Err(refused(double, 1, "Token Error")),
+    }
+}
+
+/// The reason is for those who read double brackets.
+fn refused(double: bool, status: u32, reason: &str) -> Answer {
+    match double {
+        true => Answer::double(status).reason(reason),
+        false => Answer::single(status),
     }
 }
 
@@ -128,9 +132,9 @@ pub(super) async fn failed(
 
 async fn do_failed(face: &Face, token: Box<[u8]>, double: bool) -> Result<Answer, Answer> {
     let Holder { token, record } = match face.holder_of(token).await {
-        Ok(holder) => holder,
-        Err(_) if !double => return Err(Answer::single(1)),
-        Err(answer) => return Err(answer),
+        Ok(Some(holder)) => holder,
+        Ok(None) => return Err(refused(double, 1, "Token error")),
+        Err(_) => return Err(refused(double, 2, "Unkown Error")),
     };
     let Address { host, port } = &face.0.address;
     let same = *record.ip == *host.as_bytes() && record.port == *port;
@@ -144,7 +148,7 @@ async fn do_failed(face: &Face, token: Box<[u8]>, double: bool) -> Result<Answer
         let moved = TokenRecord { ip: host.as_bytes().into(), port: *port, ..record };
         let ttl = face.0.token_ttl;
         let put = face.call(move |accounts| accounts.put_token(&token, &moved, ttl, now_ms()));
-        put.await.map_err(|_| Answer::of(double, 2))?;
+        put.await.map_err(|_| refused(double, 2, "Unkown Error"))?;
     }
     Ok(at(Answer::of(double, 0), &face.0.address))
 }
