@@ -25,10 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get, post};
+use axum::response::Response;
+use axum::routing::{any, delete, get, post};
 use storage::StoreError;
 use storage::accounts::{Accounts, TokenRecord};
 use tokio::sync::Semaphore;
@@ -85,36 +86,55 @@ impl Face {
         done.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// The token of a request's cookie, and what it stands for.
-    async fn holder(&self, headers: &HeaderMap) -> Result<Holder, Answer> {
-        let token = cookie_token(headers).ok_or_else(Answer::crash)?;
-        self.holder_of(token).await
-    }
-
-    async fn holder_of(&self, token: Box<[u8]>) -> Result<Holder, Answer> {
+    /// What a token stands for; `None`: nothing. An error is no verdict about it.
+    async fn holder_of(&self, token: Box<[u8]>) -> Result<Option<Holder>, StoreError> {
         let wanted = token.clone();
-        let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await;
-        match found {
-            Ok(Some(record)) => Ok(Holder { token, record }),
-            Ok(None) => Err(Answer::double(1).reason("Token error")),
-            Err(_) => Err(Answer::unavailable()),
-        }
+        let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await?;
+        Ok(found.map(|record| Holder { token, record }))
     }
 }
 
-/// Who asks, by his token.
+/// What a handler says; an error ends it early.
+type Said = Result<Answer, Answer>;
+
+/// Who asks, by the token of his cookie.
 struct Holder {
     token: Box<[u8]>,
     record: TokenRecord,
+}
+
+impl FromRequestParts<Face> for Holder {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
+        let token = cookie_token(&parts.headers).ok_or_else(Answer::crash)?;
+        let holder = face.holder_of(token).await?;
+        holder.ok_or_else(|| Answer::double(1).reason("Token error"))
+    }
+}
+
+/// What the path names. What it cannot be ended the original's handler.
+struct Named<T>(T);
+
+impl<T> FromRequestParts<Face> for Named<T>
+where
+    Path<T>: FromRequestParts<Face>,
+{
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
+        let path = Path::from_request_parts(parts, face).await;
+        path.map(|Path(named)| Self(named)).map_err(|_| Answer::crash())
+    }
 }
 
 /// The routes, without those of the rest of the gateway.
 pub(crate) fn routes(face: Face) -> Router {
     Router::new()
         .route("/health", any(health))
-        .route("/server/login", any(server::login))
-        .route("/server/reconnect", any(server::reconnect))
-        .route("/server/failed", any(server::failed))
+        .route("/server/login", post(server::login).fallback(server::nothing))
+        .route("/server/reconnect", post(server::reconnect).fallback(server::nothing))
+        .route("/server/failed", post(server::failed).fallback(server::nothing))
         .route("/server/{*rest}", any(server::nothing))
         .route("/offline", get(offline::read).delete(offline::clear).post(offline::read_by_body))
         .route("/offline/get", post(offline::read))
@@ -126,7 +146,7 @@ pub(crate) fn routes(face: Face) -> Router {
         .route("/contact/version/{version}", get(accounts::contacts))
         .route("/pre_contact/{since}", get(accounts::asked))
         .route("/group", post(accounts::create_group))
-        .route("/group/{group}", axum::routing::delete(accounts::delete_group))
+        .route("/group/{group}", delete(accounts::delete_group))
         .route("/group/{group}/member", post(accounts::join).delete(accounts::leave))
         .route("/group/{group}/member/{user}", post(accounts::add_member))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -140,9 +160,19 @@ async fn health() -> Response {
 /// The fields of a urlencoded body, whatever its type claims to be.
 struct Form(Vec<(String, String)>);
 
+impl FromRequest<Face> for Form {
+    type Rejection = Answer;
+
+    async fn from_request(request: Request, face: &Face) -> Result<Self, Answer> {
+        let body = Bytes::from_request(request, face).await;
+        let body = body.map_err(|rejection| Answer::empty(rejection.status()))?;
+        Ok(Self(form_urlencoded::parse(&body).into_owned().take(FIELDS_MAX).collect()))
+    }
+}
+
 impl Form {
-    fn of(body: &Bytes) -> Self {
-        Self(form_urlencoded::parse(body).into_owned().take(FIELDS_MAX).collect())
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn get(&self, key: &str) -> Option<&str> {
@@ -181,11 +211,6 @@ fn cookie_token(headers: &HeaderMap) -> Option<Box<[u8]>> {
 fn now_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.unwrap_or_default().as_millis() as u64
-}
-
-/// Ends a handler with the answer, whichever way it came about.
-fn said(answer: Result<Answer, Answer>) -> Response {
-    answer.unwrap_or_else(|answer| answer).into_response()
 }
 
 /// Calls waiting for the accounts; each takes some milliseconds, with a password some tens.

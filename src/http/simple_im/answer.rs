@@ -13,6 +13,7 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use storage::StoreError;
 
 /// An answer being put together.
 #[derive(Debug)]
@@ -41,14 +42,19 @@ impl Answer {
         Self { status: StatusCode::OK, text: text.into_bytes() }
     }
 
+    /// A status without a text.
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, text: Vec::new() }
+    }
+
     /// The store is down: no verdict.
     pub(super) fn unavailable() -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, text: Vec::new() }
+        Self::empty(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// Where the original's handler crashed.
     pub(super) fn crash() -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, text: Vec::new() }
+        Self::empty(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     pub(super) fn not_found(mut self) -> Self {
@@ -87,6 +93,12 @@ impl Answer {
     pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
         self.text.extend_from_slice(bytes);
         self
+    }
+}
+
+impl From<StoreError> for Answer {
+    fn from(_: StoreError) -> Self {
+        Self::unavailable()
     }
 }
 

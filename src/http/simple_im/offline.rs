@@ -6,62 +6,38 @@
 use std::io::Write as _;
 use std::sync::PoisonError;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Response;
 use codec::simple_im::{Dialect, write_message};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use storage::Row;
 
 use super::answer::Answer;
-use super::{Face, Form, Holder, said, token_bytes};
+use super::{Face, Form, Holder, Said, token_bytes};
 
 /// `GET /offline`, `POST /offline/get`, with the token as a cookie: the packets, newest first,
 /// compressed (RFC 1951, without any header).
-pub(super) async fn read(State(face): State<Face>, headers: HeaderMap) -> Response {
-    said(
-        async {
-            let holder = face.holder(&headers).await?;
-            let packets = packets(&face, holder, Dialect::Device, deflated).await?;
-            Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
-        }
-        .await,
-    )
+pub(super) async fn read(State(face): State<Face>, holder: Holder) -> Said {
+    let packets = packets(&face, holder, Dialect::Device, deflated).await?;
+    Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
 }
 
 /// `POST /offline token`: the same as they are.
-pub(super) async fn read_by_body(State(face): State<Face>, body: Bytes) -> Response {
-    let form = Form::of(&body);
-    let token = form.get("token").map(token_bytes).unwrap_or_default();
-    said(
-        async {
-            let holder = face.holder_of(token).await;
-            let holder = holder.map_err(|_| Answer::double(1).text("r", b"Token error"))?;
-            let packets =
-                packets(&face, holder, Dialect::Nested, |bytes| Some(bytes.into())).await?;
-            Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
-        }
-        .await,
-    )
+pub(super) async fn read_by_body(State(face): State<Face>, form: Form) -> Said {
+    let holder = face.holder_of(form.get("token").map(token_bytes).unwrap_or_default()).await?;
+    let holder = holder.ok_or_else(|| Answer::double(1).text("r", b"Token error"))?;
+    let packets = packets(&face, holder, Dialect::Nested, |bytes| Some(bytes.into())).await?;
+    Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
 }
 
 /// `DELETE /offline`, `POST /offline/clean`: forgets what was read.
-pub(super) async fn clear(State(face): State<Face>, headers: HeaderMap) -> Response {
-    said(
-        async {
-            let Holder { token, record } = face.holder(&headers).await?;
-            let read =
-                face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
-            if let Some(seq) = read {
-                let cleared = face.call(move |accounts| accounts.offline_clear(record.user, seq));
-                cleared.await.map_err(|_| Answer::unavailable())?;
-            }
-            Ok(Answer::double(0))
-        }
-        .await,
-    )
+pub(super) async fn clear(State(face): State<Face>, holder: Holder) -> Said {
+    let Holder { token, record } = holder;
+    let read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+    if let Some(seq) = read {
+        face.call(move |accounts| accounts.offline_clear(record.user, seq)).await?;
+    }
+    Ok(Answer::double(0))
 }
 
 /// The oldest stored messages as `form` makes them: fewer of them where it cannot make all.
@@ -88,7 +64,7 @@ async fn packets(
         }
         Ok((rows.last().map(|row| row.seq), formed))
     });
-    let (last, formed) = read.await.map_err(|_| Answer::unavailable())?;
+    let (last, formed) = read.await?;
     let formed = formed.ok_or_else(Answer::unavailable)?;
     if let Some(last) = last {
         let mut read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,31 +1,25 @@
 //! Login, reconnect, and a server that has failed: who is it, and where does he connect to?
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
 use codec::UserId;
 use storage::accounts::{Account, Login, TokenRecord, new_token};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
-use super::{Face, Form, Holder, cookie_token, now_ms, said, token_bytes};
+use super::{Face, Form, Holder, Said, cookie_token, now_ms, token_bytes};
 use crate::config::Address;
 
 /// `POST phone, password[, device]`: a token and where to use it.
-pub(super) async fn login(State(face): State<Face>, method: Method, body: Bytes) -> Response {
-    if method != Method::POST || body.is_empty() {
-        return nothing().await;
+pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
+    if form.is_empty() {
+        return Err(nothing().await);
     }
-    said(do_login(&face, &Form::of(&body)).await)
-}
-
-async fn do_login(face: &Face, form: &Form) -> Result<Answer, Answer> {
     // Who names a device reads double brackets.
     let device = form.get("device").map(|device| Box::from(device.as_bytes()));
     let double = device.is_some();
     let Some((phone, password)) = form.pair("phone", "password") else {
-        return Err(if double { missing(form) } else { Answer::crash() });
+        return Err(if double { missing(&form) } else { Answer::crash() });
     };
     let call = move |accounts: &mut dyn storage::accounts::Accounts| {
         accounts.login(phone.as_bytes(), password.as_bytes())
@@ -42,7 +36,7 @@ async fn do_login(face: &Face, form: &Form) -> Result<Answer, Answer> {
         Err(_) => return Err(Answer::single(2)),
     };
     let token = new_token();
-    let record = record_of(face, &account, device.unwrap_or_default());
+    let record = record_of(&face, &account, device.unwrap_or_default());
     let (kept, ttl) = (token.clone(), face.0.token_ttl);
     let put =
         face.call(move |accounts| accounts.put_token(kept.as_bytes(), &record, ttl, now_ms()));
@@ -73,20 +67,11 @@ fn record_of(face: &Face, account: &Account, device: Box<[u8]>) -> TokenRecord {
 }
 
 /// `POST id, token`, or `id` with the token as a cookie: where that user's session is.
-pub(super) async fn reconnect(
-    State(face): State<Face>,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if method != Method::POST || body.is_empty() {
-        return nothing().await;
+pub(super) async fn reconnect(State(face): State<Face>, headers: HeaderMap, form: Form) -> Said {
+    if form.is_empty() {
+        return Err(nothing().await);
     }
-    said(do_reconnect(&face, &headers, &Form::of(&body)).await)
-}
-
-async fn do_reconnect(face: &Face, headers: &HeaderMap, form: &Form) -> Result<Answer, Answer> {
-    let cookie = cookie_token(headers);
+    let cookie = cookie_token(&headers);
     let double = cookie.is_some();
     let (id, token) = match cookie {
         Some(token) => (form.get("id").map(str::to_owned), token),
@@ -95,42 +80,34 @@ async fn do_reconnect(face: &Face, headers: &HeaderMap, form: &Form) -> Result<A
             None => return Err(Answer::crash()),
         },
     };
-    let refused = |status, reason| match double {
-        true => Answer::double(status).reason(reason),
-        false => Answer::single(status),
-    };
     let id = id.and_then(|id| id.parse().ok()).map(UserId).ok_or_else(Answer::crash)?;
     match face.call(move |accounts| accounts.token(&token, now_ms())).await {
         Ok(Some(record)) if record.user == id => Ok(at(Answer::of(double, 0), &face.0.address)),
-        Ok(Some(_)) | Err(_) => Err(refused(2, "Unkown Error")),
-        Ok(None) => Err(refused(1, "Token Error")),
+        Ok(Some(_)) | Err(_) => Err(refused(double, 2, "Unkown Error")),
+        Ok(None) => Err(refused(double, 1, "Token Error")),
+    }
+}
+
+/// The reason is for those who read double brackets.
+fn refused(double: bool, status: u32, reason: &str) -> Answer {
+    match double {
+        true => Answer::double(status).reason(reason),
+        false => Answer::single(status),
     }
 }
 
 /// `POST token`, in the body or as a cookie: is the node that the token names still there? If not,
 /// the token moves to one that is.
-pub(super) async fn failed(
-    State(face): State<Face>,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let form = Form::of(&body);
-    let token = cookie_token(&headers).or_else(|| form.get("token").map(token_bytes));
-    match token {
-        Some(token) if method == Method::POST => {
-            let double = cookie_token(&headers).is_some();
-            said(do_failed(&face, token, double).await)
-        }
-        _ => nothing().await,
-    }
-}
-
-async fn do_failed(face: &Face, token: Box<[u8]>, double: bool) -> Result<Answer, Answer> {
+pub(super) async fn failed(State(face): State<Face>, headers: HeaderMap, form: Form) -> Said {
+    let cookie = cookie_token(&headers);
+    let double = cookie.is_some();
+    let Some(token) = cookie.or_else(|| form.get("token").map(token_bytes)) else {
+        return Err(nothing().await);
+    };
     let Holder { token, record } = match face.holder_of(token).await {
-        Ok(holder) => holder,
-        Err(_) if !double => return Err(Answer::single(1)),
-        Err(answer) => return Err(answer),
+        Ok(Some(holder)) => holder,
+        Ok(None) => return Err(refused(double, 1, "Token error")),
+        Err(_) => return Err(refused(double, 2, "Unkown Error")),
     };
     let Address { host, port } = &face.0.address;
     let same = *record.ip == *host.as_bytes() && record.port == *port;
@@ -144,7 +121,7 @@ async fn do_failed(face: &Face, token: Box<[u8]>, double: bool) -> Result<Answer
         let moved = TokenRecord { ip: host.as_bytes().into(), port: *port, ..record };
         let ttl = face.0.token_ttl;
         let put = face.call(move |accounts| accounts.put_token(&token, &moved, ttl, now_ms()));
-        put.await.map_err(|_| Answer::of(double, 2))?;
+        put.await.map_err(|_| refused(double, 2, "Unkown Error"))?;
     }
     Ok(at(Answer::of(double, 0), &face.0.address))
 }
@@ -157,8 +134,8 @@ async fn is_there(record: &TokenRecord) -> bool {
 }
 
 /// Everything else under this path.
-pub(super) async fn nothing() -> Response {
-    Answer::single(404).not_found().into_response()
+pub(super) async fn nothing() -> Answer {
+    Answer::single(404).not_found()
 }
 
 fn at(answer: Answer, address: &Address) -> Answer {

@@ -24,7 +24,7 @@ struct Site {
     user: UserKey,
     /// Somebody listens where tokens point to.
     im: TcpListener,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
@@ -48,7 +48,7 @@ fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
     let face = Face::new(accounts, Address { host: "127.0.0.1".to_owned(), port }, ttl);
     let address = served(routes(face));
     let user = UserKey { tenant, id: UserId(1) };
-    test(Site { address, store, user, im, _folder: folder });
+    test(Site { address, store, user, im, folder });
 }
 
 /// Serves on a thread of its own until the test program ends.
@@ -104,6 +104,12 @@ impl Site {
         let token = answer[start..].split('"').next().expect("its end").to_owned();
         assert_eq!(token.len(), 32, "{answer}");
         token
+    }
+
+    /// From now on the store cannot say anything about tokens.
+    fn take_tokens_away(&self) {
+        let file = rusqlite::Connection::open(self.folder.path().join("a.db")).expect("a store");
+        file.execute("ALTER TABLE tokens RENAME TO lost", ()).expect("it is there");
     }
 
     fn port(&self) -> u16 {
@@ -192,11 +198,31 @@ fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_go
         assert_eq!(there, "[[response]] status = 1 reason = \"IM is online\"");
         assert_eq!(site.post("/server/failed", "token=nothing"), SINGLE_1);
         let gone = at(&site, "[response]");
-        let Site { address, store, user, im, _folder } = site;
+        let Site { address, store, user, im, folder } = site;
         drop(im);
         let im = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let site = Site { address, store, user, im, _folder };
+        let site = Site { address, store, user, im, folder };
         assert_eq!(site.post("/server/failed", &format!("token={token}")), gone);
+    });
+}
+
+#[test]
+fn a_store_that_is_down_denies_no_token() {
+    on_a_site(LONG, |site| {
+        let token = site.token_of(ANN);
+        site.take_tokens_away();
+        let body = format!("token={}", token.replace('+', "%2B"));
+        assert_eq!(site.post("/server/failed", &body), "[response] status = 2");
+        assert_eq!(site.post("/server/reconnect", &format!("id=1&{body}")), "[response] status = 2");
+        let unknown = "[[response]] status = 2 reason = \"Unkown Error\"";
+        assert_eq!(site.with_cookie("POST", "/server/failed", &token, ""), unknown);
+        assert_eq!(site.with_cookie("POST", "/server/reconnect", &token, "id=1"), unknown);
+        let cookie = format!("Cookie: token={token}\r\n");
+        let unavailable = ("http/1.1 503 service unavailable".to_owned(), Vec::new());
+        assert_eq!(site.ask("POST", "/offline", "", &body), unavailable);
+        for path in ["/offline", "/user/id/1", "/contact/version/0"] {
+            assert_eq!(site.ask("GET", path, &cookie, ""), unavailable, "{path}");
+        }
     });
 }
 
