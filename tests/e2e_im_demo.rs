@@ -129,6 +129,30 @@ fn im_demo_trap_12_little_is_kept_for_somebody_who_has_not_logged_in() {
 }
 
 #[test]
+fn a_login_may_be_four_kilobytes_long_and_no_byte_more() {
+    let gateway = open().start();
+    let login_of = |bytes: usize| {
+        let padded = |token: usize| {
+            let mut out = Vec::new();
+            let token = "x".repeat(token);
+            client::connect(Connect { token, ..DemoClient::connect("u1") }, true, &mut out);
+            out
+        };
+        (0..bytes).rev().map(padded).find(|out| out.len() == bytes).expect("a token of that size")
+    };
+    for (bytes, accepted) in [(4096, true), (4097, false), (8000, false)] {
+        let mut client = DemoClient::dial(&gateway);
+        client.wire.send(&login_of(bytes));
+        if accepted {
+            assert!(matches!(client.next(), DemoSeen::Packet(ServerPacket::ConAck(_))), "{bytes}");
+            client.expect_silence();
+        } else {
+            client.expect_disconnect(3);
+        }
+    }
+}
+
+#[test]
 fn the_first_command_must_be_a_login_and_come_in_time() {
     let gateway = open().set("limits.login_deadline_ms", 400).start();
     let mut silent = DemoClient::dial(&gateway);

@@ -416,8 +416,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let conn = conns.get_mut(slot.index)?;
         // A login that ends with a number is not waited for: it proves itself, and while a receive
         // is armed the connection could not be handed over.
-        let quiet = conn.quiet == Quiet::Over || conn.phase == Phase::Login;
+        let logging_in = conn.phase == Phase::Login;
+        let quiet = conn.quiet == Quiet::Over || logging_in;
         match conn.protocol.frame(&config.protocols, bytes, quiet) {
+            // What is not whole yet is counted where it is kept, see `count_early`.
+            Ok(Decoded::Frame { consumed, .. }) if logging_in && consumed > LOGIN_BYTES => {
+                self.world.close(slot, CloseReason::Malformed);
+                Some(bytes.len())
+            }
             Ok(Decoded::NeedMore { .. }) => None,
             Ok(Decoded::Unsure) => {
                 let until = now.plus_ms(QUIET_MS);
