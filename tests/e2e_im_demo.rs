@@ -219,11 +219,10 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
     let mut ben = DemoClient::logged_in(&gateway, 2);
     ann.say("u2", "m1", "once");
     let push = ben.take_push("once");
-    assert_eq!(ann.expect_taken("m1").id, push.id);
+    let taken = ann.expect_taken("m1");
+    assert_eq!((&taken.id, taken.stored), (&push.id, false));
     ann.say("u2", "m1", "once");
-    let again = ann.expect_response("m1");
-    // No other message is spoken of.
-    assert_eq!((again.code, again.payload.len()), (0, 0));
+    assert_eq!(ann.expect_taken("m1"), taken, "the same response");
     // Another connection of his, before it is safe: the same message.
     ann.say("u2", "m2", "twice?");
     let push = ben.expect_push("twice?");
@@ -235,6 +234,36 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
     ben.ack(&push.id);
     assert_eq!(tablet.expect_taken("m2").id, push.id);
     ben.expect_silence();
+}
+
+#[test]
+fn responses_say_whether_somebody_finds_the_message_later() {
+    let gateway = open().group(7, &[1, 2, 3]).group(8, &[1, 2]).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut ben, "u2");
+    let to = [(ChatType::Single, "u2"), (ChatType::Group, "8"), (ChatType::Group, "7")];
+    for (number, to) in to.into_iter().enumerate() {
+        let (id, text) = (format!("m{number}"), format!("to {}", to.1));
+        ann.send(to, &id, &text, Some(true));
+        ben.take_push(&text);
+        // Only of the last one somebody is away.
+        let taken = ann.expect_taken(&id);
+        assert_eq!(taken.stored, to.1 == "7", "{taken:?}");
+        ann.send(to, &id, &text, Some(true));
+        assert_eq!(ann.expect_taken(&id), taken);
+    }
+    ann.say("u3", "m9", "see you");
+    let taken = ann.expect_taken("m9");
+    assert!(taken.stored);
+    let mut carol = DemoClient::logged_in(&gateway, 3);
+    carol.take_push("to 7");
+    assert_eq!(carol.take_push("see you").id, taken.id);
+    // He has it, and was told so; what he sends again is answered as before.
+    ann.say("u3", "m9", "see you");
+    assert_eq!(ann.expect_taken("m9"), taken);
+    ben.expect_silence();
+    carol.expect_silence();
 }
 
 #[test]

@@ -181,8 +181,8 @@ impl Home {
             ShardMessage::FanOut { message, members, sending, request } => {
                 self.fan_in(message, &members, sending, owed(request), now, fx);
             }
-            ShardMessage::FanOutDone { request, failed } => {
-                self.fan_done(request, failed.as_deref().unwrap_or_default(), now, fx);
+            ShardMessage::FanOutDone { request, stored, failed } => {
+                self.fan_done(request, failed.as_deref().unwrap_or_default(), stored, now, fx);
             }
             ShardMessage::Room { tenant, event } => {
                 self.hear_in_room(tenant, &event, None, fx);
