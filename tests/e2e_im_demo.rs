@@ -555,7 +555,10 @@ fn silence_ends_extended_sessions_and_original_ones_never() {
         assert!(matches!(seen, DemoSeen::Packet(ServerPacket::Ping(_))), "{seen:?}");
     };
     for round in 0..3 {
-        ping(&mut quiet);
+        // The third interval of silence is his last.
+        if round < 2 {
+            ping(&mut quiet);
+        }
         // Any sign of life will do: an empty Command, one with a version, a question of his own.
         ping(&mut alive);
         match round {

@@ -197,7 +197,7 @@ impl Protocol for ImDemo {
         Manners {
             acks: if ext { Acks::Packets } else { Acks::Bytes },
             resends: ext.then_some(resends),
-            heartbeat: if ext { Heartbeat::Ping } else { Heartbeat::None },
+            heartbeat: if ext { Heartbeat::Expected } else { Heartbeat::None },
             unique_ids: true,
             answers: Answers::InOrder,
             gap_ms: 0,

@@ -315,7 +315,7 @@ fn originals_and_extended_clients_have_their_manners() {
     // After 10, 20 and 30 seconds; at 40 it waits for the next login.
     let resends = Resends { interval_ms: 10_000, max: 3, ends: false };
     assert_eq!((ext.acks, ext.resends), (Acks::Packets, Some(resends)));
-    assert_eq!((ext.heartbeat, ext.answers), (Heartbeat::Ping, Answers::InOrder));
+    assert_eq!((ext.heartbeat, ext.answers), (Heartbeat::Expected, Answers::InOrder));
     for silent in [Outgoing::Ping, Outgoing::Pong, Outgoing::Joined(b"bob"), Outgoing::Left(b"bob")]
     {
         assert_eq!(encode(&after("connect"), &silent), b"", "{silent:?}");

@@ -133,8 +133,9 @@ impl Home {
 
     /// A packet of a logged-in terminal or of a door connection.
     pub fn packet(&mut self, slot: Slot, packet: &Packet<'_>, now: Now, fx: &mut impl Effects) {
+        let interval = self.config.heartbeat_interval_ms;
         let Some(session) = self.session(slot) else { return };
-        session.missed = 0;
+        session.heard(now, interval);
         if session.manners.tentative && matches!(packet, Packet::Publish(_)) {
             session.manners = fx.manners(slot);
         }

@@ -477,9 +477,11 @@ section! {
 section! {
     /// The gateway's pings. Any packet counts as a sign of life.
     ["heartbeat"] HeartbeatKeys {
-        /// Silence after which a client is asked.
+        /// Silence after which a client is asked. Clients of im-demo's extension are told to say
+        /// something that often.
         interval_ms: u64 = 30000, Kind::Integer(500, 3_600_000, "ms");
-        /// Questions without an answer before the connection is closed.
+        /// Questions without an answer before the connection is closed, an interval after the last.
+        /// For im-demo: intervals of silence.
         max_missed: u8 = 3, Kind::Integer(1, 100, "pings");
     }
 }
