@@ -62,7 +62,7 @@ struct State {
 pub struct Settings {
     /// Longest Command in bytes, at most [`PACKET_MAX`], which is the default.
     pub max_frame: u32,
-    /// A login with neither org nor appkey is one of the listener's tenant. Default false.
+    /// A login with neither org nor appkey is one of the listener's tenant. Default true.
     pub default_tenant: bool,
     /// Whether messages without any option wait for recipients who are away. Default false: the
     /// literal reading of an absent field.
@@ -81,7 +81,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_frame: PACKET_MAX as u32,
-            default_tenant: false,
+            default_tenant: true,
             offline_default: false,
             default_to: None,
             list_in_reason: false,

@@ -328,7 +328,7 @@ fn originals_and_extended_clients_have_their_manners() {
 #[test]
 fn names_have_bounds_and_tenants_are_pairs() {
     let (any, own) =
-        (Settings::default(), Settings { default_tenant: true, ..Settings::default() });
+        (Settings { default_tenant: false, ..Settings::default() }, Settings::default());
     let check = |settings: &Settings, changed: types::Connect| {
         let bytes = login(changed);
         let decoded = ImDemo::new().decode(settings, &bytes, scratch());

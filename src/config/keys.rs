@@ -569,8 +569,9 @@ section! {
     ["protocol.simple-text"] SimpleTextKeys {
         /// As auth.mode, for this protocol. "" = auth.mode.
         auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
-        /// The original client sends no password. optional: a known name is enough. loopback: on
-        /// listeners that are bound to loopback. A password that is sent must always be right.
+        /// The original client sends no password. optional: the name of a local user is enough.
+        /// loopback: on listeners that are bound to loopback. A password that is sent must always
+        /// be right.
         password: PasswordRule = "loopback", Kind::Choice(PasswordRule::NAMES);
         /// Form of the login. auto tells both forms apart.
         dialect: TextDialect = "auto", Kind::Choice(TextDialect::NAMES);
