@@ -33,7 +33,7 @@ fn encode(criterion: &mut Criterion) {
         bench.encode_push(&mut group, len, &publish(len, false));
     }
     group.throughput(Throughput::Elements(1));
-    let receipt = Some(Receipt { stamp: 1, time_ms: 1_443_856_541_000 });
+    let receipt = Some(Receipt { stamp: 1, time_ms: 1_443_856_541_000, stored: false });
     let ack = Outgoing::PublishAck(PublishKind::User, ID.into(), receipt);
     bench.encode(&mut group, BenchmarkId::from_parameter("publish_ack"), &ack);
     bench.encode(&mut group, BenchmarkId::from_parameter("ping"), &Outgoing::Ping);

@@ -19,7 +19,8 @@ use codec::ProtocolId;
 use shards::config::AddressRange;
 
 use keys::{
-    Ack, AuthMode, GroupSource, ListenerAck, ListenerKeys, Raw, StoreBackend, Transport, Value,
+    Ack, AuthMode, GroupSource, ListenerAck, ListenerKeys, PasswordRule, Raw, StoreBackend,
+    Transport, Value,
 };
 use parse::{Parsed, Problem};
 
@@ -253,6 +254,7 @@ impl Checker<'_> {
             self.wrong("node.data_dir", "is empty; name a folder");
         }
         self.auth(&realms);
+        self.password_rule();
         self.store();
         self.advertised();
         self.groups();
@@ -499,6 +501,16 @@ impl Checker<'_> {
             self.wrong("auth.mode", "\"http\" needs auth.http_url, the user centre's address");
         } else if !url.is_empty() && !has_scheme(url, &["http://", "https://"]) {
             self.wrong("auth.http_url", "is no URL; use http://host/path or https://host/path");
+        }
+    }
+
+    fn password_rule(&mut self) {
+        let raw = &self.parsed.raw;
+        let optional = raw.simple_text.password == PasswordRule::Optional;
+        if optional && protocols::auth_mode(raw, ProtocolId::SimpleText) == AuthMode::Http {
+            let text = "\"optional\" is for local users, and auth by \"http\" asks about every \
+                        password; use \"required\", or set protocol.simple-text.auth = \"local\"";
+            self.wrong("protocol.simple-text.password", text);
         }
     }
 

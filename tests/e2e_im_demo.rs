@@ -129,6 +129,30 @@ fn im_demo_trap_12_little_is_kept_for_somebody_who_has_not_logged_in() {
 }
 
 #[test]
+fn a_login_may_be_four_kilobytes_long_and_no_byte_more() {
+    let gateway = open().start();
+    let login_of = |bytes: usize| {
+        let padded = |token: usize| {
+            let mut out = Vec::new();
+            let token = "x".repeat(token);
+            client::connect(Connect { token, ..DemoClient::connect("u1") }, true, &mut out);
+            out
+        };
+        (0..bytes).rev().map(padded).find(|out| out.len() == bytes).expect("a token of that size")
+    };
+    for (bytes, accepted) in [(4096, true), (4097, false), (8000, false)] {
+        let mut client = DemoClient::dial(&gateway);
+        client.wire.send(&login_of(bytes));
+        if accepted {
+            assert!(matches!(client.next(), DemoSeen::Packet(ServerPacket::ConAck(_))), "{bytes}");
+            client.expect_silence();
+        } else {
+            client.expect_disconnect(3);
+        }
+    }
+}
+
+#[test]
 fn the_first_command_must_be_a_login_and_come_in_time() {
     let gateway = open().set("limits.login_deadline_ms", 400).start();
     let mut silent = DemoClient::dial(&gateway);
@@ -195,11 +219,10 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
     let mut ben = DemoClient::logged_in(&gateway, 2);
     ann.say("u2", "m1", "once");
     let push = ben.take_push("once");
-    assert_eq!(ann.expect_taken("m1").id, push.id);
+    let taken = ann.expect_taken("m1");
+    assert_eq!((&taken.id, taken.stored), (&push.id, false));
     ann.say("u2", "m1", "once");
-    let again = ann.expect_response("m1");
-    // No other message is spoken of.
-    assert_eq!((again.code, again.payload.len()), (0, 0));
+    assert_eq!(ann.expect_taken("m1"), taken, "the same response");
     // Another connection of his, before it is safe: the same message.
     ann.say("u2", "m2", "twice?");
     let push = ben.expect_push("twice?");
@@ -211,6 +234,36 @@ fn a_repeated_request_is_answered_again_and_delivered_once() {
     ben.ack(&push.id);
     assert_eq!(tablet.expect_taken("m2").id, push.id);
     ben.expect_silence();
+}
+
+#[test]
+fn responses_say_whether_somebody_finds_the_message_later() {
+    let gateway = open().group(7, &[1, 2, 3]).group(8, &[1, 2]).start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let mut ben = DemoClient::logged_in(&gateway, 2);
+    greet(&mut ann, &mut ben, "u2");
+    let to = [(ChatType::Single, "u2"), (ChatType::Group, "8"), (ChatType::Group, "7")];
+    for (number, to) in to.into_iter().enumerate() {
+        let (id, text) = (format!("m{number}"), format!("to {}", to.1));
+        ann.send(to, &id, &text, Some(true));
+        ben.take_push(&text);
+        // Only of the last one somebody is away.
+        let taken = ann.expect_taken(&id);
+        assert_eq!(taken.stored, to.1 == "7", "{taken:?}");
+        ann.send(to, &id, &text, Some(true));
+        assert_eq!(ann.expect_taken(&id), taken);
+    }
+    ann.say("u3", "m9", "see you");
+    let taken = ann.expect_taken("m9");
+    assert!(taken.stored);
+    let mut carol = DemoClient::logged_in(&gateway, 3);
+    carol.take_push("to 7");
+    assert_eq!(carol.take_push("see you").id, taken.id);
+    // He has it, and was told so; what he sends again is answered as before.
+    ann.say("u3", "m9", "see you");
+    assert_eq!(ann.expect_taken("m9"), taken);
+    ben.expect_silence();
+    carol.expect_silence();
 }
 
 #[test]
@@ -502,7 +555,10 @@ fn silence_ends_extended_sessions_and_original_ones_never() {
         assert!(matches!(seen, DemoSeen::Packet(ServerPacket::Ping(_))), "{seen:?}");
     };
     for round in 0..3 {
-        ping(&mut quiet);
+        // The third interval of silence is his last.
+        if round < 2 {
+            ping(&mut quiet);
+        }
         // Any sign of life will do: an empty Command, one with a version, a question of his own.
         ping(&mut alive);
         match round {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use codec::im_demo::client as demo;
 use codec::im_demo::types::ChatType;
 use codec::simple_im::client::{self as im, To};
@@ -9,7 +11,8 @@ use codec::simple_text::Dialect;
 use codec::simple_text::client as text;
 use codec::{UserId, simple_im};
 use common::{
-    DemoClient, Gateway, ImClient, PATIENCE, Setup, Stream, TextClient, TextSeen, Want, Wire, id,
+    DemoClient, Gateway, Got, ImClient, PATIENCE, Seen, Setup, Stream, TextClient, TextSeen, Want,
+    Wire, id,
 };
 use tungstenite::{Message, WebSocket};
 
@@ -165,4 +168,62 @@ fn what_comes_with_a_login_in_one_message_is_answered_too() {
         };
         assert_eq!((response.code, &*response.id), (0, "m1"));
     }
+}
+
+/// The longest that a peer may leave a packet unfinished, and some time to notice.
+const STALL: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_packet_that_does_not_go_on_ends_its_connection_on_every_protocol() {
+    let setup = Setup::new().everyone().set("heartbeat.interval_ms", 600_000);
+    let gateway = setup.start();
+    let mut text = TextClient::logged_in(&gateway, "u1").wire;
+    let mut im = ImClient::logged_in(&gateway, 2).wire;
+    let mut demo = DemoClient::logged_in(&gateway, 3).wire;
+    let mut slow = DemoClient::logged_in(&gateway, 4).wire;
+    let mut door = Wire::dial(gateway.site().door());
+    let mut ws = gateway.login(5);
+    let mut diligent = DemoClient::logged_in(&gateway, 6);
+    text.send(b"{\"command\":\"");
+    im.send(b"[m] id = \"a_02\" c = \"");
+    demo.send(&[0xff, 0xff, 0x3f]);
+    slow.send(&[0xff, 0xff, 0x3f]);
+    door.send(&[0, 0, 0x7f, 0xff, 3]);
+    let frame = ws.socket.get_mut();
+    std::io::Write::write_all(frame, &[0x82, 0x80 | 60, 0, 0, 0, 0, 3]).expect("open");
+    let mut message = Vec::new();
+    let to = (ChatType::Single, "u6");
+    demo::send(to, "m1", &"x".repeat(100_000), Some(true), true, &mut message);
+    let mut message = &message[..];
+
+    let begin = Instant::now();
+    let mut open = vec![text, im, demo, slow, door];
+    while !open.is_empty() && begin.elapsed() < 2 * STALL {
+        // A byte now and then is no progress, some kilobytes are.
+        let (some, rest) = message.split_at(message.len().min(256));
+        diligent.wire.send(some);
+        message = rest;
+        for wire in &mut open {
+            // Whoever is cut already cannot be written to.
+            let _ = std::io::Write::write_all(&mut wire.stream, b"x");
+        }
+        open.retain_mut(|wire| {
+            loop {
+                match wire.chunk(Duration::from_millis(50)) {
+                    None => return true,
+                    Some(Got::Packet(_)) => {}
+                    Some(Got::End) => return false,
+                }
+            }
+        });
+    }
+    assert!(open.is_empty(), "{} are still open", open.len());
+    assert!(begin.elapsed() >= STALL, "{:?}", begin.elapsed());
+    ws.expect(Seen::Invalid);
+    ws.expect_close(1002);
+    let cut = "ringpost_malformed_total{shard=\"0\",reason=\"unfinished\"}";
+    assert_eq!(gateway.metric(cut), 6);
+    diligent.wire.send(message);
+    diligent.take_push(&"x".repeat(100_000));
+    diligent.expect_taken("m1");
 }

@@ -46,10 +46,12 @@ pub enum Malformed {
     TooLong,
     /// Only a login may come first.
     LoginFirst,
+    /// It began, and did not go on.
+    Unfinished,
 }
 
 impl Malformed {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Empty,
         Self::UnknownCommand,
         Self::Truncated,
@@ -61,6 +63,7 @@ impl Malformed {
         Self::Field,
         Self::TooLong,
         Self::LoginFirst,
+        Self::Unfinished,
     ];
 
     /// The metric label.
@@ -77,6 +80,7 @@ impl Malformed {
             Self::Field => "field",
             Self::TooLong => "too_long",
             Self::LoginFirst => "login_first",
+            Self::Unfinished => "unfinished",
         }
     }
 }

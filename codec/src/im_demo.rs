@@ -63,7 +63,7 @@ struct State {
 pub struct Settings {
     /// Longest Command in bytes, at most [`PACKET_MAX`], which is the default.
     pub max_frame: u32,
-    /// A login with neither org nor appkey is one of the listener's tenant. Default false.
+    /// A login with neither org nor appkey is one of the listener's tenant. Default true.
     pub default_tenant: bool,
     /// Whether messages without any option wait for recipients who are away. Default false: the
     /// literal reading of an absent field.
@@ -82,7 +82,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_frame: PACKET_MAX as u32,
-            default_tenant: false,
+            default_tenant: true,
             offline_default: false,
             default_to: None,
             list_in_reason: false,
@@ -196,7 +196,7 @@ impl Protocol for ImDemo {
         Manners {
             acks: if ext { Acks::Packets } else { Acks::Bytes },
             resends: ext.then_some(resends),
-            heartbeat: if ext { Heartbeat::Ping } else { Heartbeat::None },
+            heartbeat: if ext { Heartbeat::Expected } else { Heartbeat::None },
             unique_ids: true,
             answers: Answers::InOrder,
             gap_ms: 0,

@@ -68,10 +68,26 @@ pub struct Resends {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// We ask after silence, and close after some questions without an answer.
+    /// We ask after each interval of silence, and close after some questions without an answer:
+    /// the last of them has an interval, too.
     Ping,
+    /// The client says something within every interval. So many silent ones are the end; we ask
+    /// after each before the last.
+    Expected,
     /// Silence means nothing.
     None,
+}
+
+impl Heartbeat {
+    /// Whether the end of a silent interval is the session's, after so many questions without an
+    /// answer. `max`: the operator's bound.
+    pub fn is_lost(self, unanswered: u8, max: u8) -> bool {
+        match self {
+            Self::Ping => unanswered >= max,
+            Self::Expected => unanswered >= max.saturating_sub(1),
+            Self::None => false,
+        }
+    }
 }
 
 /// In which order publishes and queries are answered.

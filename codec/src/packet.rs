@@ -154,8 +154,8 @@ impl<'a> UserList<'a> {
 pub enum Outgoing<'a> {
     Accepted(Accepted<'a>),
     Refused(Refusal),
-    /// The publish is safe. The receipt is `None` for a resend of one that was acknowledged before,
-    /// or that came by a connection which has ended.
+    /// The publish is safe. There is a receipt where answers have an order, see [`crate::Answers`],
+    /// unless the publish is no longer remembered.
     PublishAck(PublishKind, MessageId, Option<Receipt>),
     /// The publish is not taken over. Protocols without such a word write nothing: their clients
     /// send it again. `to` is the name that the sender addressed; empty if it was a number.
@@ -200,6 +200,8 @@ pub struct Receipt {
     /// See [`Message::stamp`].
     pub stamp: u128,
     pub time_ms: u64,
+    /// A recipient was away or silent: the store has it for him.
+    pub stored: bool,
 }
 
 /// A message on its way to one of its receivers.

@@ -345,7 +345,7 @@ fn message(to: Target, body: &[u8]) -> Message {
 
 /// Everything the gateway can say.
 fn words(message: &Message) -> Vec<Outgoing<'_>> {
-    let receipt = Receipt { stamp: 5, time_ms: 6 };
+    let receipt = Receipt { stamp: 5, time_ms: 6, stored: false };
     static NAMES: LazyLock<[Box<[u8]>; 2]> =
         LazyLock::new(|| [b"alice"[..].into(), b"bob"[..].into()]);
     let names: &'static [Box<[u8]>] = &*NAMES;

@@ -128,7 +128,7 @@ fn im_demo_ambiguity_10_pushes_are_requests_and_their_acks_responses() {
 #[test]
 fn im_demo_trap_01_zero_values_are_not_on_the_wire() {
     assert_eq!(encode(&after("connect"), &accepted()), hex("08 01 22 00"));
-    let receipt = Some(Receipt { stamp: 1, time_ms: 2 });
+    let receipt = Some(Receipt { stamp: 1, time_ms: 2, stored: false });
     let ack = Outgoing::PublishAck(PublishKind::User, MessageId::from([]), receipt);
     assert_eq!(encode(&after("connect"), &ack), hex("08 01 3a 00"));
     // And they may be there, too.
@@ -315,7 +315,7 @@ fn originals_and_extended_clients_have_their_manners() {
     // After 10, 20 and 30 seconds; at 40 it waits for the next login.
     let resends = Resends { interval_ms: 10_000, max: 3, ends: false };
     assert_eq!((ext.acks, ext.resends), (Acks::Packets, Some(resends)));
-    assert_eq!((ext.heartbeat, ext.answers), (Heartbeat::Ping, Answers::InOrder));
+    assert_eq!((ext.heartbeat, ext.answers), (Heartbeat::Expected, Answers::InOrder));
     for silent in [Outgoing::Ping, Outgoing::Pong, Outgoing::Joined(b"bob"), Outgoing::Left(b"bob")]
     {
         assert_eq!(encode(&after("connect"), &silent), b"", "{silent:?}");
@@ -328,7 +328,7 @@ fn originals_and_extended_clients_have_their_manners() {
 #[test]
 fn names_have_bounds_and_tenants_are_pairs() {
     let (any, own) =
-        (Settings::default(), Settings { default_tenant: true, ..Settings::default() });
+        (Settings { default_tenant: false, ..Settings::default() }, Settings::default());
     let check = |settings: &Settings, changed: types::Connect| {
         let bytes = login(changed);
         let decoded = ImDemo::new().decode(settings, &bytes, scratch());
@@ -448,7 +448,7 @@ fn answers_carry_lists() {
 
 #[test]
 fn receipts_are_for_extended_clients() {
-    let receipt = Some(Receipt { stamp: 0xabc, time_ms: 1_700_000_000_000 });
+    let receipt = Some(Receipt { stamp: 0xabc, time_ms: 1_700_000_000_000, stored: false });
     let ack = Outgoing::PublishAck(PublishKind::User, MessageId::from(*b"m1"), receipt);
     let heard = response(&encode(&after("connect_ext"), &ack));
     assert_eq!((heard.code, &*heard.id), (0, "m1"));
@@ -603,7 +603,7 @@ fn everything() -> Vec<Outgoing<'static>> {
     let body = hex("12 04 0a 02 68 69");
     let message: &'static Message = Box::leak(Box::new(message(user(), ProtocolId::ImDemo, &body)));
     let id = message.id;
-    let receipt = Some(Receipt { stamp: 1, time_ms: 2 });
+    let receipt = Some(Receipt { stamp: 1, time_ms: 2, stored: false });
     let mut all = vec![
         accepted(),
         Outgoing::Refused(Refusal::BadCredentials),

@@ -195,7 +195,7 @@ fn gateway_writes_the_samples() {
     };
     let original = after("connect");
     assert_eq!(said(&original, &accepted()), hex("04 08 01 22 00"));
-    let receipt = Some(Receipt { stamp: 1, time_ms: 2 });
+    let receipt = Some(Receipt { stamp: 1, time_ms: 2, stored: false });
     let kind = codec::PublishKind::User;
     let ack = Outgoing::PublishAck(kind, id, receipt);
     assert_eq!(said(&original, &ack), hex("04 08 01 3a 00"));

@@ -103,6 +103,10 @@ pub(crate) struct Conn {
     pub(crate) quiet: Quiet,
     /// Silence until then makes it one.
     pub(crate) quiet_until: Now,
+    /// Until then a packet that has begun must have gone on; 0: none has.
+    pub(crate) packet_until: Now,
+    /// Bytes received since that was decided.
+    pub(crate) packet_bytes: u32,
     /// Until then the login must be complete.
     pub(crate) login_until: Now,
     /// Logins tried, and packets that were none.
@@ -148,6 +152,8 @@ impl Default for Conn {
             choked: false,
             quiet: Quiet::No,
             quiet_until: Now(0),
+            packet_until: Now(0),
+            packet_bytes: 0,
             login_until: Now(0),
             tries: 0,
             gap_ms: 0,
@@ -189,6 +195,17 @@ impl Conn {
             true => Now(0),
             false => self.progress_at.plus_ms(u64::from(self.gap_ms)),
         }
+    }
+
+    /// What was received ends within a packet, or within what carries one.
+    pub(crate) fn is_midway(&self) -> bool {
+        let of_ws = |framing: &Framing| match framing {
+            Framing::Ws(ws) => ws.heap_bytes() > 0,
+            Framing::Upgrade | Framing::Stream => false,
+        };
+        !self.spill.is_empty()
+            || of_ws(&self.framing)
+            || self.tls.as_deref().is_some_and(Tls::is_midway)
     }
 
     /// Bytes waiting to be sent.

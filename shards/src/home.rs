@@ -133,8 +133,9 @@ impl Home {
 
     /// A packet of a logged-in terminal or of a door connection.
     pub fn packet(&mut self, slot: Slot, packet: &Packet<'_>, now: Now, fx: &mut impl Effects) {
+        let interval = self.config.heartbeat_interval_ms;
         let Some(session) = self.session(slot) else { return };
-        session.missed = 0;
+        session.heard(now, interval);
         if session.manners.tentative && matches!(packet, Packet::Publish(_)) {
             session.manners = fx.manners(slot);
         }
@@ -187,8 +188,8 @@ impl Home {
             ShardMessage::FanOut { message, members, sending, request } => {
                 self.fan_in(message, &members, sending, owed(request), now, fx);
             }
-            ShardMessage::FanOutDone { request, failed } => {
-                self.fan_done(request, failed.as_deref().unwrap_or_default(), now, fx);
+            ShardMessage::FanOutDone { request, stored, failed } => {
+                self.fan_done(request, failed.as_deref().unwrap_or_default(), stored, now, fx);
             }
             ShardMessage::Room { tenant, event } => {
                 self.hear_in_room(tenant, &event, None, fx);

@@ -13,8 +13,8 @@ use crate::conn::{Conn, Framing, Phase, Quiet};
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, ListenerIndex, Now, Slot};
 use crate::limits::{
-    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, OUTPUT_HIGH_WATER,
-    PUBLISHES_OUTSTANDING_SHARD, QUIET_MS,
+    HANDSHAKE_BYTES, HANDSHAKES_WAITING, LOGIN_BYTES, OUTPUT_HIGH_WATER, PACKET_PROGRESS_BYTES,
+    PACKET_STALL_MS, PUBLISHES_OUTSTANDING_SHARD, QUIET_MS,
 };
 use crate::shard::Shard;
 use crate::tls::Tls;
@@ -82,6 +82,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.world.counters.bytes_in += buf.len() as u64;
         if let Some(conn) = self.world.conn(slot) {
             conn.receiving = false;
+            conn.packet_bytes = conn.packet_bytes.saturating_add(buf.len() as u32);
             if !self.is_handshake_over_budget(slot, &buf, now) {
                 self.take_bytes(slot, &mut buf, now);
             }
@@ -215,6 +216,41 @@ impl<I: Io, B: Backend> Shard<I, B> {
             conn.spill = spill;
         }
         self.count_early(slot);
+        self.watch_packet(slot, now);
+    }
+
+    /// From its first byte on a packet has its time.
+    pub(crate) fn watch_packet(&mut self, slot: Slot, now: Now) {
+        let Some(conn) = self.world.conn(slot).filter(|conn| conn.phase == Phase::Online) else {
+            return;
+        };
+        if !conn.is_midway() {
+            conn.packet_until = Now(0);
+        } else if conn.packet_until == Now(0) {
+            let until = now.plus_ms(PACKET_STALL_MS);
+            (conn.packet_until, conn.packet_bytes) = (until, 0);
+            self.world.want_deadline(slot, until);
+        }
+    }
+
+    /// `false`: a packet that had begun has not gone on in its time, and its connection is ended.
+    pub(crate) fn packet_goes_on(&mut self, slot: Slot, now: Now) -> bool {
+        let Some(conn) = self.world.conn(slot) else { return true };
+        if conn.phase != Phase::Online || conn.packet_until == Now(0) {
+            return true;
+        }
+        if now >= conn.packet_until {
+            // What we do not read cannot go on.
+            if conn.receiving && conn.packet_bytes < PACKET_PROGRESS_BYTES {
+                self.world.counters.count_malformed(Malformed::Unfinished);
+                self.hang_up_malformed(slot, Malformed::Unfinished, now);
+                return false;
+            }
+            (conn.packet_until, conn.packet_bytes) = (now.plus_ms(PACKET_STALL_MS), 0);
+        }
+        let until = conn.packet_until;
+        self.world.want_deadline(slot, until);
+        true
     }
 
     /// How many of the bytes are done with; the others need more, or wait for the login.
@@ -347,7 +383,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn event(&mut self, slot: Slot, event: Event<'_>, now: Now) {
         match event {
             Event::Message { opcode, payload } => {
-                let text = self.world.conn(slot).is_some_and(|c| c.protocol.id().is_text());
+                let Some(conn) = self.world.conn(slot) else { return };
+                conn.packet_until = Now(0);
+                let text = conn.protocol.id().is_text();
                 if opcode == Opcode::Text && !text {
                     return self.hang_up(slot, CloseReason::TextMessage, now);
                 }
@@ -378,8 +416,14 @@ impl<I: Io, B: Backend> Shard<I, B> {
         let conn = conns.get_mut(slot.index)?;
         // A login that ends with a number is not waited for: it proves itself, and while a receive
         // is armed the connection could not be handed over.
-        let quiet = conn.quiet == Quiet::Over || conn.phase == Phase::Login;
+        let logging_in = conn.phase == Phase::Login;
+        let quiet = conn.quiet == Quiet::Over || logging_in;
         match conn.protocol.frame(&config.protocols, bytes, quiet) {
+            // What is not whole yet is counted where it is kept, see `count_early`.
+            Ok(Decoded::Frame { consumed, .. }) if logging_in && consumed > LOGIN_BYTES => {
+                self.world.close(slot, CloseReason::Malformed);
+                Some(bytes.len())
+            }
             Ok(Decoded::NeedMore { .. }) => None,
             Ok(Decoded::Unsure) => {
                 let until = now.plus_ms(QUIET_MS);
@@ -390,6 +434,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             }
             Ok(Decoded::Frame { value, consumed }) => {
                 conn.quiet = Quiet::No;
+                conn.packet_until = Now(0);
                 loop {
                     match self.packet(slot, &bytes[value.clone()], now) {
                         Packets::More => {}

@@ -43,8 +43,8 @@ pub const DOOR_WAITERS: usize = 8;
 pub const DEDUP_IDS: usize = 1024;
 /// How long an id is remembered.
 pub const DEDUP_MS: u64 = 10 * 60 * 1000;
-/// Ids remembered per shard: 40 B each, with their index, in a full window, and up to 250 B where a
-/// sender has just one. At the cap a sender's new id displaces his own oldest.
+/// Ids remembered per shard: 40 B each, with their index, in a full window, and up to 290 B where a
+/// sender has just one; 48 B more where the protocol's answer names the message. At the cap a sender's new id displaces his own oldest.
 pub const DEDUP_SHARD_IDS: usize = 1 << 20;
 /// Ids remembered for the publish door per shard.
 pub const DEDUP_DOOR_IDS: usize = 1 << 16;
@@ -77,6 +77,13 @@ pub const STALL_PERSIST_MS: u64 = 1_000;
 pub const UNSENT_PAUSE_MAX_MS: u64 = 500;
 /// Silence after which what may be a whole packet is one.
 pub const QUIET_MS: u64 = 5;
+/// A packet that has begun goes on by [`PACKET_PROGRESS_BYTES`] in this time or ends, else its
+/// connection does: a peer could make us hold up to 1 MiB of it for ever, and not every protocol
+/// has a heartbeat. As long as we wait for a peer who does not read.
+pub const PACKET_STALL_MS: u64 = SLOW_CONSUMER_MS;
+/// 35 bytes a second, which any link carries that can hold a connection; a peer who keeps that up
+/// has the longest packet through in eight hours and a half.
+pub const PACKET_PROGRESS_BYTES: u32 = 1024;
 /// Pause before a failed append or read is tried again.
 pub const STORE_RETRY_MS: u64 = 1_000;
 /// A connection whose send makes no progress for this long is closed.

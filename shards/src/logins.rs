@@ -215,6 +215,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         if let Some(mut spill) = spill.filter(|spill| !spill.is_empty()) {
             self.feed(slot, &mut spill, now);
         }
+        self.watch_packet(slot, now);
         self.arm_receive(slot);
     }
 

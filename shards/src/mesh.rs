@@ -55,6 +55,8 @@ pub enum ShardMessage {
     /// Safe for all members there but those that failed.
     FanOutDone {
         request: u32,
+        /// For one of them at least by the store.
+        stored: bool,
         failed: Option<Arc<[UserId]>>,
     },
     /// Something to tell everybody in the tenant's public room. No answer.

@@ -333,6 +333,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
             Some(_) => self.silence(slot, now),
             None => {}
         }
+        if !self.packet_goes_on(slot, now) {
+            return;
+        }
         let Some(conn) = self.world.conn(slot) else { return };
         match conn.phase {
             Phase::Upgrade | Phase::Login if now < conn.login_until => {

@@ -161,6 +161,11 @@ impl Tls {
     }
 
     /// There is output besides what the shard queued: handshake answers, tickets, alerts.
+    /// A record has come in part.
+    pub(crate) fn is_midway(&self) -> bool {
+        !self.spill.is_empty()
+    }
+
     pub(crate) fn has_output(&self) -> bool {
         !self.answers.is_empty()
     }

@@ -477,9 +477,11 @@ section! {
 section! {
     /// The gateway's pings. Any packet counts as a sign of life.
     ["heartbeat"] HeartbeatKeys {
-        /// Silence after which a client is asked.
+        /// Silence after which a client is asked. Clients of im-demo's extension are told to say
+        /// something that often.
         interval_ms: u64 = 30000, Kind::Integer(500, 3_600_000, "ms");
-        /// Questions without an answer before the connection is closed.
+        /// Questions without an answer before the connection is closed, an interval after the last.
+        /// For im-demo: intervals of silence.
         max_missed: u8 = 3, Kind::Integer(1, 100, "pings");
     }
 }
@@ -567,8 +569,9 @@ section! {
     ["protocol.simple-text"] SimpleTextKeys {
         /// As auth.mode, for this protocol. "" = auth.mode.
         auth: ProtocolAuth = "", Kind::Choice(ProtocolAuth::NAMES);
-        /// The original client sends no password. optional: a known name is enough. loopback: on
-        /// listeners that are bound to loopback. A password that is sent must always be right.
+        /// The original client sends no password. optional: the name of a local user is enough.
+        /// loopback: on listeners that are bound to loopback. A password that is sent must always
+        /// be right.
         password: PasswordRule = "loopback", Kind::Choice(PasswordRule::NAMES);
         /// Form of the login. auto tells both forms apart.
         dialect: TextDialect = "auto", Kind::Choice(TextDialect::NAMES);

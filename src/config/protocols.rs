@@ -75,8 +75,8 @@ fn im_demo(raw: &Raw) -> im_demo::Settings {
     }
 }
 
-/// How logins of a protocol are judged where it is spoken on such an address.
-pub(super) fn realm(raw: &Raw, protocol: ProtocolId, loopback: bool) -> Realm {
+/// Who judges the passwords of a protocol.
+pub(super) fn auth_mode(raw: &Raw, protocol: ProtocolId) -> AuthMode {
     let own = match protocol {
         ProtocolId::Binary => raw.binary.auth,
         ProtocolId::BinaryPublish => ProtocolAuth::Inherit,
@@ -84,12 +84,17 @@ pub(super) fn realm(raw: &Raw, protocol: ProtocolId, loopback: bool) -> Realm {
         ProtocolId::ImDemo => raw.im_demo.auth,
         ProtocolId::SimpleIm => raw.simple_im.auth,
     };
-    let mode = match own {
+    match own {
         ProtocolAuth::Inherit => raw.auth.mode,
         ProtocolAuth::Local => AuthMode::Local,
         ProtocolAuth::Http => AuthMode::Http,
         ProtocolAuth::Open => AuthMode::Open,
-    };
+    }
+}
+
+/// How logins of a protocol are judged where it is spoken on such an address.
+pub(super) fn realm(raw: &Raw, protocol: ProtocolId, loopback: bool) -> Realm {
+    let mode = auth_mode(raw, protocol);
     let password_optional = protocol == ProtocolId::SimpleText
         && mode == AuthMode::Local
         && match raw.simple_text.password {

@@ -62,6 +62,31 @@ fn open_login_refuses_a_public_address_unless_told_so() {
 }
 
 #[test]
+fn names_without_a_password_are_for_local_users() {
+    let optional = "[protocol.simple-text]\npassword = \"optional\"\n";
+    for mode in ["local", "open"] {
+        assert!(check(&format!("[auth]\nmode = {mode:?}\n{optional}")).is_ok(), "{mode}");
+    }
+    let http = "[auth]\nmode = \"http\"\nhttp_url = \"http://127.0.0.1/auth\"\n";
+    let text = problem(&format!("{http}{optional}"));
+    let expected = "r.toml:5:1: protocol.simple-text.password: \"optional\" is for local users";
+    assert!(text.starts_with(expected), "{text}");
+    // Its own judge, not everybody's, is what counts.
+    assert!(check(&format!("{http}{optional}auth = \"local\"\n")).is_ok());
+    let own =
+        "[auth]\nhttp_url = \"http://127.0.0.1/auth\"\n[protocol.simple-text]\nauth = \"http\"";
+    let text = problem(&format!("{own}\npassword = \"optional\"\n"));
+    assert!(text.contains("protocol.simple-text.password"), "{text}");
+}
+
+#[test]
+fn the_codecs_defaults_are_the_files() {
+    let config = check("").expect("defaults are right").protocols;
+    assert_eq!(config.im_demo, codec::im_demo::Settings::default());
+    assert_eq!(config.binary, codec::binary::Settings::default());
+}
+
+#[test]
 fn paths_belong_to_web_sockets_and_are_paths() {
     let tcp = listener("transport = \"tcp\"\npath = \"/ws\"");
     let text = problem(&tcp);

@@ -170,7 +170,10 @@ impl<'a> Response<'a> {
         let code_len = if self.code == 0 { 0 } else { int_len(self.code.into()) };
         let payload_len = match &self.payload {
             Payload::None => 0,
-            Payload::Ack(receipt) => STAMP_FIELD + int_len(receipt.time_ms),
+            Payload::Ack(receipt) => {
+                let stored_len = if receipt.stored { int_len(1) } else { 0 };
+                STAMP_FIELD + int_len(receipt.time_ms) + stored_len
+            }
             Payload::Bytes(bytes) => bytes.len(),
         };
         let optional = |len: usize| if len == 0 { 0 } else { bytes_len(len) };
@@ -194,6 +197,9 @@ impl<'a> Response<'a> {
             Payload::Ack(receipt) => {
                 out.extend_from_slice(&stamp_field(1, receipt.stamp));
                 put_int(2, receipt.time_ms, out);
+                if receipt.stored {
+                    put_int(3, 1, out);
+                }
             }
             Payload::Bytes(bytes) => out.extend_from_slice(bytes),
         }

@@ -153,7 +153,7 @@ mod tests {
     fn a_publish_is_acknowledged_by_its_id() {
         let (id, _) = published(Target::User(43), Destination::Name(b"u43"));
         let (mut client, mut server) = ready();
-        let receipt = Some(Receipt { stamp: 5, time_ms: 6 });
+        let receipt = Some(Receipt { stamp: 5, time_ms: 6, stored: false });
         let ack = server.says(&Outgoing::PublishAck(PublishKind::User, id, receipt));
         assert_eq!(hear(&mut client, &ack), Ok(Event::Acked { slot: 3, seq: Some(9) }));
     }

@@ -99,10 +99,15 @@ impl SimpleIm {
             ServerPacket::Push(Push { id, from, to, text, .. }) => {
                 let from = from.ok_or(Refused::Malformed("a message of nobody"))?.0;
                 self.speaker().ack(&id, out);
+                let to = number(to);
+                if from == self.login.user && to != from {
+                    // His own: in this dialect a group's messages go to every member.
+                    return Ok(Event::Nothing);
+                }
                 // No message of ours has the sequence of an id that is not his.
                 let key = Key::decode(&id).filter(|key| key.sender == from);
                 let seq = key.map_or(u64::MAX, |key| key.seq);
-                let (payload, to) = (text::read(text), number(to));
+                let payload = text::read(text);
                 // These clients get a group's messages with its number where theirs would be.
                 let label = Some((to != self.login.user).then_some(to));
                 let (from, seq) = (Some(from), Some(seq));
@@ -210,6 +215,20 @@ mod tests {
             let heard = other.next(&mut twice, &mut Vec::new()).expect("well-formed");
             assert_eq!(heard.map(|(used, _)| used), Some(push.len()));
         }
+    }
+
+    #[test]
+    fn ones_own_group_messages_are_acknowledged_and_not_counted() {
+        let mut sender = SimpleIm::new(Login { user: 41, ..LOGIN });
+        let mut server = ready().1;
+        let (id, body) = published(Target::Group(700), &[7; 75]);
+        let message = codec::Message { id, ..message(ProtocolId::SimpleIm, Some(700), body) };
+        let mut push =
+            server.says(&Outgoing::Push(codec::Push { message: &message, stored: false }));
+        let mut out = Vec::new();
+        let heard = sender.next(&mut push, &mut out).expect("well-formed");
+        assert_eq!(heard.map(|(_, event)| event), Some(Event::Nothing));
+        server.hears(&out, |packet| assert_eq!(packet, Packet::Ack(id)));
     }
 
     #[test]

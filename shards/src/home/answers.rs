@@ -86,17 +86,17 @@ impl Home {
     }
 
     /// What the answer will say of a publish that is safe.
-    pub(super) fn keep_receipt(&mut self, slot: Slot, number: Option<u32>, receipt: Receipt) {
+    pub(super) fn keep_receipt(
+        &mut self,
+        slot: Slot,
+        number: Option<u32>,
+        receipt: Option<Receipt>,
+    ) {
         let Some(number) = number else { return };
         let answers = self.session(slot).and_then(|session| session.answers.as_mut());
         if let Some(entry) = answers.and_then(|answers| answers.get(number)) {
-            entry.receipt = Some(receipt);
+            entry.receipt = receipt;
         }
-    }
-
-    /// What [`Home::keep_receipt`] was told of an unanswered request.
-    pub(super) fn receipt(&mut self, slot: Slot, number: u32) -> Option<Receipt> {
-        self.session(slot)?.answers.as_mut()?.get(number)?.receipt
     }
 
     /// A request came to its end; it is answered when all before it are.
@@ -148,7 +148,9 @@ impl Home {
             let door = session.kind == Kind::Door;
             let Entry { kind, id, receipt, ended, .. } = entry;
             match ended {
-                Some(Ended::Publish(Outcome::Safe)) => {
+                Some(Ended::Publish(outcome @ (Outcome::Safe | Outcome::Stored))) => {
+                    let stored = outcome == Outcome::Stored;
+                    let receipt = receipt.map(|r| Receipt { stored: r.stored || stored, ..r });
                     fx.transmit(slot, &Outgoing::PublishAck(kind, id, receipt));
                 }
                 Some(Ended::Publish(_)) if door => end = Some(CloseReason::DoorTimeout),

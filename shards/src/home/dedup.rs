@@ -15,9 +15,10 @@
 
 use std::collections::VecDeque;
 
-use codec::{MessageId, PublishKind};
+use codec::{MessageId, PublishKind, Receipt};
 use siphasher::sip128::SipHasher13;
 
+use crate::home::outcome::Outcome;
 use crate::io::{Now, sys};
 use crate::limits::{DEDUP_DOOR_IDS, DEDUP_IDS, DEDUP_MS};
 
@@ -99,6 +100,9 @@ pub(crate) struct Dedup {
     cap: u32,
     /// No entry is older, so that the oldest need not be looked at.
     oldest_s: u32,
+    /// By the entries' numbers, ascending: what was said of those of which a protocol says
+    /// something. Not in the entries, which most protocols keep without.
+    receipts: VecDeque<(u32, Receipt)>,
 }
 
 impl Dedup {
@@ -106,7 +110,8 @@ impl Dedup {
     pub(crate) fn new(cap: usize) -> Self {
         assert!(cap <= DEDUP_CAP_MAX, "live entries are told apart by half a number");
         let (ring, heads) = (VecDeque::new(), Box::default());
-        Self { ring, heads, first: 0, cap: cap as u32, oldest_s: 0 }
+        let receipts = VecDeque::new();
+        Self { ring, heads, first: 0, cap: cap as u32, oldest_s: 0, receipts }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,10 +156,31 @@ impl Dedup {
 
     /// The pending id became safe, or failed and is forgotten. Its place spares the usual case a
     /// look into the index: an entry that was just made is still in the processor's cache.
-    pub(crate) fn settle(&mut self, place: Place, safe: bool) {
+    pub(crate) fn settle(&mut self, place: Place, outcome: Outcome) {
         let entry = self.ring.get_mut(place.number.wrapping_sub(self.first) as usize);
         let Some(entry) = entry.filter(|entry| entry.hash == place.hash) else { return };
-        entry.state = if safe { SAFE } else { FORGOTTEN };
+        entry.state = if outcome.is_safe() { SAFE } else { FORGOTTEN };
+        if outcome == Outcome::Stored
+            && let Ok(position) = self.receipt_at(place.number)
+        {
+            self.receipts[position].1.stored = true;
+        }
+    }
+
+    /// Of the entry that was inserted last: what every answer to its id says.
+    pub(crate) fn keep_receipt(&mut self, place: Place, receipt: Receipt) {
+        self.receipts.push_back((place.number, receipt));
+    }
+
+    /// What [`Self::keep_receipt`] was told of the newest entry of this hash.
+    pub(crate) fn receipt(&self, hash: IdHash) -> Option<Receipt> {
+        let number = self.first.wrapping_add(self.position(hash)? as u32);
+        self.receipt_at(number).ok().map(|position| self.receipts[position].1)
+    }
+
+    fn receipt_at(&self, number: u32) -> Result<usize, usize> {
+        let age = |number: u32| number.wrapping_sub(self.first);
+        self.receipts.binary_search_by_key(&age(number), |(number, _)| age(*number))
     }
 
     /// Drops what is older than the window; returns how many entries went.
@@ -171,6 +197,7 @@ impl Dedup {
         if self.ring.len() < self.ring.capacity() / 8 {
             // A busy time is over.
             self.ring.shrink_to(self.ring.len() * 2);
+            self.receipts.shrink_to(self.receipts.len() * 2);
             self.index((self.ring.len() * 2 * HEADS_PER_ENTRY).next_power_of_two());
         }
         before - self.ring.len()
@@ -179,6 +206,7 @@ impl Dedup {
     /// Drops the oldest entry.
     pub(crate) fn pop(&mut self) {
         if self.ring.pop_front().is_some() {
+            self.receipts.pop_front_if(|(number, _)| *number == self.first);
             self.first = self.first.wrapping_add(1);
         }
     }
@@ -248,8 +276,8 @@ mod tests {
         let first = window.insert(hash(1), 10, Now(0));
         let second = window.insert(hash(2), 11, Now(0));
         assert_eq!(window.find(hash(1)), Some(Seen::Pending(10)));
-        window.settle(first, true);
-        window.settle(second, false);
+        window.settle(first, Outcome::Safe);
+        window.settle(second, Outcome::FAILED);
         assert_eq!(window.find(hash(1)), Some(Seen::Safe));
         assert_eq!(window.find(hash(2)), None);
         window.insert(hash(2), 12, Now(0));
@@ -275,6 +303,7 @@ mod tests {
             let (mut window, mut list) = (Dedup::new(cap), VecDeque::new());
             // By hash: its newest place in the list, and what is known of it.
             let (mut newest, mut last) = (HashMap::new(), HashMap::new());
+            let mut receipts = HashMap::new();
             let mut seed = 7_u64;
             for step in 0..steps {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -282,6 +311,7 @@ mod tests {
                 let hash = [id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40, id];
                 assert_eq!(window.find(hash), last.get(&hash).copied().flatten());
                 if window.find(hash).is_some() {
+                    assert_eq!(window.receipt(hash), receipts[&hash]);
                     continue;
                 }
                 let place = window.insert(hash, step, Now(0));
@@ -289,9 +319,24 @@ mod tests {
                     0 => Some(Seen::Pending(step)),
                     outcome => (outcome == 1).then_some(Seen::Safe),
                 };
-                if step % 3 != 0 {
-                    window.settle(place, seen.is_some());
+                // Some are spoken of.
+                let stored = step % 4 == 1;
+                let receipt = Receipt { stamp: step.into(), time_ms: 9, stored: false };
+                if step % 5 < 3 {
+                    window.keep_receipt(place, receipt);
                 }
+                if step % 3 != 0 {
+                    window.settle(
+                        place,
+                        match (seen, stored) {
+                            (None, _) => Outcome::FAILED,
+                            (Some(_), true) => Outcome::Stored,
+                            (Some(_), false) => Outcome::Safe,
+                        },
+                    );
+                }
+                let stored = stored && seen == Some(Seen::Safe);
+                receipts.insert(hash, (step % 5 < 3).then_some(Receipt { stored, ..receipt }));
                 list.push_back((step, hash));
                 last.insert(hash, seen);
                 newest.insert(hash, step);

@@ -17,6 +17,8 @@ use crate::mutants::{self, Mutant};
 pub(crate) struct FanIn {
     remaining: u32,
     failed: Vec<UserId>,
+    /// For one of them at least it was stored.
+    stored: bool,
     owed: Owed,
 }
 
@@ -34,7 +36,12 @@ impl Home {
         let index = match owed {
             Owed::Nobody => None,
             // One more than there are members, so that the answer waits for the end of the loop.
-            owed => Some(self.fan_ins.insert(FanIn { remaining: 1, failed: Vec::new(), owed })),
+            owed => Some(self.fan_ins.insert(FanIn {
+                remaining: 1,
+                failed: Vec::new(),
+                stored: false,
+                owed,
+            })),
         };
         let sender = message.from.map(|from| from.id);
         for &id in members {
@@ -72,16 +79,17 @@ impl Home {
         if !outcome.is_safe() {
             fan_in.failed.push(user);
         }
+        fan_in.stored |= outcome == Outcome::Stored;
         if fan_in.remaining > 0 && !mutants::on(Mutant::FirstMemberSafe) {
             return;
         }
-        let Some(FanIn { failed, owed, .. }) = self.fan_ins.remove(index) else { return };
+        let Some(FanIn { failed, stored, owed, .. }) = self.fan_ins.remove(index) else { return };
         let Owed::Request { shard, request } = owed else { return };
         if shard == self.identity.shard {
-            self.fan_done(request, &failed, now, fx);
+            self.fan_done(request, &failed, stored, now, fx);
         } else {
             let failed = (!failed.is_empty()).then(|| failed.into());
-            fx.route(shard, ShardMessage::FanOutDone { request, failed });
+            fx.route(shard, ShardMessage::FanOutDone { request, stored, failed });
         }
     }
 }

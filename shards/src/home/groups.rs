@@ -94,6 +94,7 @@ pub(crate) struct Fan {
     /// Shards that have not answered.
     remaining: u16,
     failed: Vec<UserId>,
+    stored: bool,
     owed: Owed,
     sender: UserKey,
     /// Under which the members not reached are remembered.
@@ -212,7 +213,10 @@ impl Home {
         }
         let request = match job.owed {
             Owed::Nobody => ShardMessage::NO_REPLY,
-            owed => self.fans.insert(Fan { remaining, failed: Vec::new(), owed, sender, hash }),
+            owed => {
+                let (failed, stored) = (Vec::new(), false);
+                self.fans.insert(Fan { remaining, failed, stored, owed, sender, hash })
+            }
         };
         let (here, sending) = (self.identity.shard, job.sending);
         for (shard, members) in chosen.into_iter().enumerate().filter(|(_, m)| !m.is_empty()) {
@@ -234,6 +238,7 @@ impl Home {
         &mut self,
         request: u32,
         failed: &[UserId],
+        stored: bool,
         now: Now,
         fx: &mut impl Effects,
     ) {
@@ -243,11 +248,16 @@ impl Home {
         };
         fan.remaining -= 1;
         fan.failed.extend_from_slice(failed);
+        fan.stored |= stored;
         if fan.remaining > 0 {
             return;
         }
         let Some(fan) = self.fans.remove(request) else { return };
-        let outcome = if fan.failed.is_empty() { Outcome::Safe } else { Outcome::FAILED };
+        let outcome = match (fan.failed.is_empty(), fan.stored) {
+            (true, false) => Outcome::Safe,
+            (true, true) => Outcome::Stored,
+            (false, _) => Outcome::FAILED,
+        };
         if !outcome.is_safe() {
             self.groups.remember_unfinished(fan.hash, fan.failed.into());
         }

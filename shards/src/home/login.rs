@@ -101,7 +101,7 @@ impl Home {
     }
 
     fn accept(&mut self, slot: Slot, user: UserKey, name: &[u8], fx: &mut impl Effects) {
-        let pings = self.sessions.entry(slot.index).manners.heartbeat == Heartbeat::Ping;
+        let pings = self.sessions.entry(slot.index).manners.heartbeat != Heartbeat::None;
         let interval_s = self.config.heartbeat_interval_ms.div_ceil(1_000);
         let accepted = Accepted {
             user: user.id,
@@ -121,11 +121,12 @@ impl Home {
 
     /// A packet that made no sense: answered, forgiven a few times.
     pub fn malformed(&mut self, slot: Slot, what: Malformed, now: Now, fx: &mut impl Effects) {
+        let interval = self.config.heartbeat_interval_ms;
         let Some(session) = self.session(slot) else { return };
         if session.kind == Kind::Door {
             return self.door_malformed(slot, what, now, fx);
         }
-        session.missed = 0;
+        session.heard(now, interval);
         session.invalid = session.invalid.saturating_add(1);
         let close = match session.manners.patience {
             Patience::None => true,
@@ -171,7 +172,7 @@ impl Home {
             self.postpone(slot, now);
             return self.arm_session(slot, fx);
         }
-        let pings = heartbeat == Heartbeat::Ping && now >= session.next_ping;
+        let pings = heartbeat != Heartbeat::None && now >= session.next_ping;
         if pings && !self.heartbeat(slot, now, fx) {
             return;
         }
@@ -318,11 +319,11 @@ impl Home {
         }
     }
 
-    /// `false`: the client has missed too many and is gone.
+    /// An interval of silence is over. `false`: it was the last, and the client is gone.
     fn heartbeat(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) -> bool {
         let (interval, max) = (self.config.heartbeat_interval_ms, self.config.heartbeat_max_missed);
         let Some(session) = self.session(slot) else { return false };
-        if session.missed >= max {
+        if session.manners.heartbeat.is_lost(session.missed, max) {
             self.hang_up(slot, CloseReason::HeartbeatLost, now, fx);
             return false;
         }

@@ -5,8 +5,10 @@ use storage::StoreError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A terminal has acknowledged it, or it is committed.
+    /// A terminal has acknowledged it, or there is nobody it is for.
     Safe,
+    /// It is safe because it is committed; of a group message, for some member at least.
+    Stored,
     /// It is not taken over; the sender still has it.
     Refused(Failure),
 }
@@ -16,14 +18,14 @@ impl Outcome {
     pub(crate) const FAILED: Self = Self::Refused(Failure::Busy);
 
     pub(crate) fn is_safe(self) -> bool {
-        self == Self::Safe
+        matches!(self, Self::Safe | Self::Stored)
     }
 }
 
 impl From<Result<(), StoreError>> for Outcome {
     fn from(result: Result<(), StoreError>) -> Self {
         match result {
-            Ok(()) => Self::Safe,
+            Ok(()) => Self::Stored,
             Err(StoreError::Full) => Self::Refused(Failure::TooMany),
             Err(StoreError::Unavailable) => Self::FAILED,
         }

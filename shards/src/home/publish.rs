@@ -125,10 +125,10 @@ impl Home {
         let Some(parcel) = self.parcel_of(slot, index, publish, fx) else { return };
         let unique = manners.unique_ids && !publish.id.as_bytes().is_empty();
         let seen = if unique { self.seen(index, hash) } else { None };
-        if seen.is_none() {
-            let Message { stamp, time_ms, .. } = *parcel.message;
-            self.keep_receipt(slot, number, Receipt { stamp, time_ms });
-        }
+        let receipt = self.receipt_of(index, hash, seen, &parcel.message);
+        self.keep_receipt(slot, number, receipt);
+        // Where no answer speaks of it, it is not remembered.
+        let receipt = receipt.filter(|_| number.is_some());
         let user = self.users.at(index).key;
         match seen {
             Some(Seen::Safe) => {
@@ -141,8 +141,8 @@ impl Home {
             }
             None if at_once => {
                 let request = ShardMessage::NO_REPLY;
-                let place = unique.then(|| self.remember(index, hash, 0, now, fx)).flatten();
-                self.settle_window(user, slot, place, true);
+                let remembered = unique.then(|| self.remember(index, hash, 0, receipt, now, fx));
+                self.settle_window(user, slot, remembered.flatten(), Outcome::Safe);
                 self.say_safe(slot, number, kind, publish.id, now, fx);
                 self.route(parcel, request, now, fx);
             }
@@ -153,7 +153,7 @@ impl Home {
                 let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
                 self.count_outstanding(slot, 1);
                 if unique {
-                    let remembered = self.remember(index, hash, request, now, fx);
+                    let remembered = self.remember(index, hash, request, receipt, now, fx);
                     if let Some(Pending { origin: Origin::User { place, .. }, .. }) =
                         self.pendings.get_mut(request)
                     {
@@ -250,7 +250,7 @@ impl Home {
             outcome => outcome,
         };
         self.counters.count_settled(outcome.is_safe());
-        self.settle_window(user, slot, place, outcome.is_safe());
+        self.settle_window(user, slot, place, outcome);
         let Some(session) = self.session(slot) else { return };
         let was_full = session.outstanding >= PUBLISHES_OUTSTANDING;
         session.outstanding = session.outstanding.saturating_sub(1);
@@ -260,7 +260,7 @@ impl Home {
         }
         match outcome {
             _ if !numbers.is_empty() => {}
-            Outcome::Safe => {
+            Outcome::Safe | Outcome::Stored => {
                 fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
             }
             Outcome::Refused(why) if refusals => {
@@ -337,7 +337,7 @@ impl Home {
     ) {
         let Some(door) = self.door_ids.remove(index) else { return };
         if let Some(place) = door.place {
-            self.door_window.settle(place, outcome.is_safe());
+            self.door_window.settle(place, outcome);
         }
         for (owed, user) in door.waiters {
             self.settle(owed, user, outcome, now, fx);
@@ -470,6 +470,23 @@ impl Home {
         (u128::from(self.identity.boot) << 64) | u128::from(counter)
     }
 
+    /// What is said of a publish that is safe: of a resend what was said of the first one.
+    fn receipt_of(
+        &mut self,
+        index: u32,
+        hash: IdHash,
+        seen: Option<Seen>,
+        message: &Message,
+    ) -> Option<Receipt> {
+        match seen {
+            None => {
+                let &Message { stamp, time_ms, .. } = message;
+                Some(Receipt { stamp, time_ms, stored: false })
+            }
+            Some(_) => self.users.at(index).dedup.as_ref()?.receipt(hash),
+        }
+    }
+
     fn seen(&mut self, index: u32, hash: IdHash) -> Option<Seen> {
         if mutants::on(Mutant::NoDeduplication) {
             return None;
@@ -483,6 +500,7 @@ impl Home {
         index: u32,
         hash: IdHash,
         request: u32,
+        receipt: Option<Receipt>,
         now: Now,
         fx: &mut impl Effects,
     ) -> Option<Place> {
@@ -504,6 +522,9 @@ impl Home {
             dedup.pop();
         }
         let place = dedup.insert(hash, request, now);
+        if let Some(receipt) = receipt {
+            dedup.keep_receipt(place, receipt);
+        }
         self.dedup_ids = self.dedup_ids + dedup.len() - before;
         if first {
             let key = user.key;
@@ -513,14 +534,14 @@ impl Home {
     }
 
     /// `slot`: where the user's session was, which mostly spares a search for his record.
-    fn settle_window(&mut self, user: UserKey, slot: Slot, place: Option<Place>, safe: bool) {
+    fn settle_window(&mut self, user: UserKey, slot: Slot, place: Option<Place>, outcome: Outcome) {
         let Some(place) = place else { return };
         let index = self.session(slot).map(|session| session.user);
         let index = index.filter(|&index| self.users.at(index).key == user);
         if let Some(index) = index.or_else(|| self.users.find(user))
             && let Some(dedup) = &mut self.users.at(index).dedup
         {
-            dedup.settle(place, safe);
+            dedup.settle(place, outcome);
         }
     }
 
@@ -535,22 +556,18 @@ impl Home {
     ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
         let old = std::mem::replace(&mut pending.slot, slot);
-        let (known, left) = match &mut pending.origin {
+        let left = match &mut pending.origin {
             Origin::User { numbers, .. } => {
-                let known = numbers.first().copied();
                 let left = if old == slot { Numbers::new() } else { std::mem::take(numbers) };
                 numbers.extend(number);
-                (known, left)
+                left
             }
-            Origin::Door { .. } => (None, Numbers::new()),
+            Origin::Door { .. } => Numbers::new(),
         };
         if old != slot {
             self.count_outstanding(old, -1);
             self.count_outstanding(slot, 1);
             fx.resume(old);
-        }
-        if let Some(receipt) = known.and_then(|known| self.receipt(old, known)) {
-            self.keep_receipt(slot, number, receipt);
         }
         // Their places in the order of the old connection must not stay open.
         for number in left {

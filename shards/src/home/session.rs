@@ -157,6 +157,12 @@ impl Session {
         self.kind != Kind::None && self.generation == slot.generation
     }
 
+    /// The client is there: silence counts from now on.
+    pub(crate) fn heard(&mut self, now: Now, interval_ms: u64) {
+        self.missed = 0;
+        self.next_ping = now.plus_ms(interval_ms);
+    }
+
     /// One more message of `bytes` may be pushed: a window is 64 messages or 64 KiB, but never
     /// less than one message.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
@@ -176,7 +182,7 @@ impl Session {
         let waiting = |flight: &&Flight| flight.sent && !self.asked_unsent;
         let flights = self.flights.iter().filter(waiting).filter(|_| self.looks_after_flights());
         let retry = flights.map(|flight| flight.retry_at);
-        let ping = (self.manners.heartbeat == Heartbeat::Ping).then_some(self.next_ping);
+        let ping = (self.manners.heartbeat != Heartbeat::None).then_some(self.next_ping);
         retry.chain(ping).min()
     }
 

@@ -37,7 +37,7 @@ impl Home {
             Ok(()) => {
                 delivery.kept = Kept::Stored;
                 let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
-                self.settle(owed, key, Outcome::Safe, now, fx);
+                self.settle(owed, key, Outcome::Stored, now, fx);
             }
             Err(_) => {
                 // Back in flight, unacknowledged: a terminal may still take it.
