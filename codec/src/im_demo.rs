@@ -115,7 +115,8 @@ impl Protocol for ImDemo {
         if bytes.len() > settings.max_frame as usize {
             return Err(WireError::new(Malformed::TooLarge, 0));
         }
-        let command = Command::parse(bytes)?;
+        let mut command = Command::default();
+        command.read(bytes)?;
         let state = &mut *self.0;
         Ok(match state.part(&command) {
             None => Packet::Nothing,
