@@ -124,8 +124,11 @@ impl Protocol for ImDemo {
             Some(Part::Disconnect) => Packet::Disconnect,
             Some(Part::Request(request)) => request::packet(settings, request, scratch),
             Some(Part::Response(b"")) => Packet::AckOldest,
-            // An id that long is none of ours.
-            Some(Part::Response(id)) => MessageId::new(id).map_or(Packet::Nothing, Packet::Ack),
+            Some(Part::Response(id)) => match MessageId::new(id) {
+                Some(id) => Packet::Ack(id),
+                // An id that long is none of ours.
+                None => Packet::Nothing,
+            },
             Some(Part::Ping(time)) => {
                 state.ping_time = time;
                 Packet::Ping
