@@ -119,7 +119,8 @@ impl Protocol for ImDemo {
         if bytes.len() > settings.max_frame as usize {
             return Err(WireError::new(Malformed::TooLarge, 0));
         }
-        let command = Command::parse(bytes)?;
+        let mut command = Command::default();
+        command.read(bytes)?;
         let state = &mut *self.0;
         Ok(match state.part(&command) {
             None => Packet::Nothing,
@@ -127,8 +128,11 @@ impl Protocol for ImDemo {
             Some(Part::Disconnect) => Packet::Disconnect,
             Some(Part::Request(request)) => request::packet(settings, request, scratch),
             Some(Part::Response(b"")) => Packet::AckOldest,
-            // An id that long is none of ours.
-            Some(Part::Response(id)) => MessageId::new(id).map_or(Packet::Nothing, Packet::Ack),
+            Some(Part::Response(id)) => match MessageId::new(id) {
+                Some(id) => Packet::Ack(id),
+                // An id that long is none of ours.
+                None => Packet::Nothing,
+            },
             Some(Part::Ping(time)) => {
                 state.ping_time = time;
                 Packet::Ping

@@ -18,11 +18,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes not read yet.
+    #[inline]
     pub(crate) fn left(&self) -> usize {
         self.unread.len()
     }
 
     /// Bytes read so far.
+    #[inline]
     pub(crate) fn position(&self) -> usize {
         self.len - self.unread.len()
     }
@@ -32,6 +34,7 @@ impl<'a> Reader<'a> {
         WireError::new(what, self.position())
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let Some((head, unread)) = self.unread.split_at_checked(len) else {
             return Err(self.error(Malformed::Truncated));
@@ -40,6 +43,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let Some((head, unread)) = self.unread.split_first_chunk() else {
             return Err(self.error(Malformed::Truncated));
@@ -48,6 +52,7 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
         self.array().map(u8::from_be_bytes)
     }

@@ -55,6 +55,20 @@ fn groups_are_skipped_as_deep_as_prost_skips_them() {
     }
 }
 
+#[test]
+fn a_text_is_utf8_or_not_wherever_its_odd_bytes_are() {
+    for len in 2..40 {
+        for at in 0..len - 1 {
+            for odd in [[0xff, b'x'], [0xc3, 0xa9], [0xe9, b'x'], [b'x', 0x80]] {
+                let mut id = vec![b'x'; len];
+                id[at..at + 2].copy_from_slice(&odd);
+                let len = len as u8;
+                agree(&[&[0x3a, len + 2, 0x1a, len][..], &id].concat());
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_are_read_as_prost_reads_them(

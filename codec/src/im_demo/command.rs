@@ -72,26 +72,26 @@ pub(super) struct Question<'a> {
 }
 
 impl<'a> Command<'a> {
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let mut command = Self::default();
+    /// Reads a Command into an empty one: it is too large to be handed back.
+    pub(super) fn read(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
         for field in Fields::new(bytes) {
             let (number, value) = field?;
             match number {
                 1 => drop(value.int32()?),
-                CONNECT => command.connect.merge(value)?,
+                CONNECT => self.connect.merge(value)?,
                 CON_ACK => con_ack(value)?,
                 DISCONNECT => disconnect(value)?,
-                REQUEST => command.request.merge(value)?,
-                RESPONSE => response(value, &mut command.response)?,
-                PING => ping(value, &mut command.ping)?,
+                REQUEST => self.request.merge(value)?,
+                RESPONSE => response(value, &mut self.response)?,
+                PING => ping(value, &mut self.ping)?,
                 PONG => ping(value, &mut 0)?,
                 _ => {}
             }
             if matches!(number, CONNECT | DISCONNECT..=PONG) {
-                command.present |= 1 << (number - FIRST);
+                self.present |= 1 << (number - FIRST);
             }
         }
-        Ok(command)
+        Ok(())
     }
 
     /// Of the sub-messages in the order of their numbers, the first one behind the first `skip`

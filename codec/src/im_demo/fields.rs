@@ -14,6 +14,7 @@ use crate::error::{Malformed, WireError};
 use crate::reader::Reader;
 
 /// The fields of one message in the order of the wire; ends after the first error.
+#[derive(Clone, Copy)]
 pub(super) struct Fields<'a> {
     reader: Reader<'a>,
     /// How deep groups may still be nested.
@@ -45,35 +46,54 @@ impl<'a> Fields<'a> {
         Self { reader: Reader::new(message), depth: DEPTH_MAX - level }
     }
 
-    // Inlined, as what it calls: a walk keeps its place in registers.
-    #[inline]
-    fn field(&mut self) -> Result<(u32, Value<'a>), WireError> {
-        let offset = self.reader.position();
-        let (number, kind) = key(&mut self.reader)?;
-        let data = match kind {
-            VARINT => Data::Varint(varint(&mut self.reader)?),
-            BYTES => Data::Bytes(bytes(&mut self.reader)?),
-            _ => {
-                skip(&mut self.reader, number, kind, self.depth)?;
-                Data::Skipped
-            }
-        };
-        Ok((number, Value { data, offset }))
+    /// A field of any form. By value, so that a walk whose fields have the usual one keeps its
+    /// place in registers.
+    #[cold]
+    fn unusual(self) -> (Self, Result<(u32, Value<'a>), WireError>) {
+        let Self { mut reader, depth } = self;
+        let offset = reader.position();
+        let field = key(&mut reader).and_then(|(number, kind)| {
+            let data = match kind {
+                VARINT => Data::Varint(varint(&mut reader)?),
+                BYTES => Data::Bytes(bytes(&mut reader)?),
+                _ => {
+                    skip(&mut reader, number, kind, depth)?;
+                    Data::Skipped
+                }
+            };
+            Ok((number, Value { data, offset }))
+        });
+        if field.is_err() {
+            reader.rest();
+        }
+        (Self { reader, depth }, field)
     }
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), WireError>;
 
-    #[inline]
+    // Or else every field goes through memory, which costs more than to read it.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.reader.left() == 0 {
             return None;
         }
-        let field = self.field();
-        if field.is_err() {
-            self.reader.rest();
+        let offset = self.reader.position();
+        let mut reader = self.reader;
+        if let Some((key, value)) = short_head(&mut reader) {
+            let data = match key & 7 {
+                VARINT => Some(Data::Varint(value.into())),
+                BYTES => reader.take(value.into()).ok().map(Data::Bytes),
+                _ => None,
+            };
+            if let Some(data) = data {
+                self.reader = reader;
+                return Some(Ok((u32::from(key >> 3), Value { data, offset })));
+            }
         }
+        let (walk, field) = self.unusual();
+        *self = walk;
         Some(field)
     }
 }
@@ -105,7 +125,7 @@ impl<'a> Value<'a> {
     /// Always UTF-8: mostly plain and short, which is quicker to see than that it is UTF-8.
     pub(super) fn text(self) -> Result<&'a [u8], WireError> {
         let bytes = self.bytes()?;
-        if bytes.is_ascii() { Ok(bytes) } else { self.string().map(str::as_bytes) }
+        if is_plain(bytes) { Ok(bytes) } else { self.string().map(str::as_bytes) }
     }
 
     pub(super) fn string(self) -> Result<&'a str, WireError> {
@@ -114,7 +134,27 @@ impl<'a> Value<'a> {
     }
 }
 
-#[inline]
+/// Whether all of it is ASCII. Short texts are what it is for: no early end, a word at a time.
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks();
+    let words = words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word));
+    let rest = rest.iter().fold(0, |all, byte| all | byte);
+    (words | u64::from(rest)) & 0x8080_8080_8080_8080 == 0
+}
+
+/// The key, if it has one byte, and the varint behind it, if that has at most two.
+#[inline(always)]
+fn short_head(reader: &mut Reader<'_>) -> Option<(u8, u16)> {
+    let [key @ 8..0x80, low] = reader.array().ok()? else { return None };
+    if low < 0x80 {
+        return Some((key, low.into()));
+    }
+    match reader.u8() {
+        Ok(high @ ..0x80) => Some((key, u16::from(low & 0x7f) | u16::from(high) << 7)),
+        _ => None,
+    }
+}
+
 fn key(reader: &mut Reader<'_>) -> Result<(u32, u8), WireError> {
     let offset = reader.position();
     let key = varint(reader)?;
@@ -124,17 +164,9 @@ fn key(reader: &mut Reader<'_>) -> Result<(u32, u8), WireError> {
     }
 }
 
-// Inlined: most varints are one byte.
-#[inline]
 fn varint(reader: &mut Reader<'_>) -> Result<u64, WireError> {
-    let first = reader.u8()?;
-    if first < 0x80 { Ok(first.into()) } else { long_varint(reader, first) }
-}
-
-/// The rest of a varint behind its first byte.
-fn long_varint(reader: &mut Reader<'_>, first: u8) -> Result<u64, WireError> {
-    let mut value = u64::from(first & 0x7f);
-    for shift in (7..64).step_by(7) {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
         let byte = reader.u8()?;
         // The tenth byte has room for one bit.
         if shift == 63 && byte > 1 {
@@ -148,7 +180,6 @@ fn long_varint(reader: &mut Reader<'_>, first: u8) -> Result<u64, WireError> {
     Err(reader.error(Malformed::Syntax))
 }
 
-#[inline]
 fn bytes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
     let len = varint(reader)?;
     reader.take(usize::try_from(len).unwrap_or(usize::MAX))
@@ -185,41 +216,51 @@ pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Bytes of a varint.
+#[inline]
 pub(super) fn varint_len(value: u64) -> usize {
     // 9/64 are close enough to a seventh up to 64 bits.
     ((value | 1).ilog2() as usize * 9 + 73) / 64
 }
 
 /// Appends the key of a varint field with a number under 16.
+#[inline]
 pub(super) fn put_int(number: u8, value: u64, out: &mut Vec<u8>) {
     out.push(number << 3 | VARINT);
     put_varint(value, out);
 }
 
 /// Bytes of a varint field with a number under 16.
+#[inline]
 pub(super) fn int_len(value: u64) -> usize {
     1 + varint_len(value)
 }
 
-/// Appends the key and the length of a field of `len` bytes with a number under 16.
-pub(super) fn put_head(number: u8, len: usize, out: &mut Vec<u8>) {
-    out.push(number << 3 | BYTES);
-    put_varint(len as u64, out);
+/// The key of a field of bytes with a number under 16.
+pub(super) fn bytes_key(number: u8) -> u8 {
+    number << 3 | BYTES
 }
 
-/// The key and the length of a field of under 128 bytes with a number under 16.
-pub(super) fn bytes_head(number: u8, len: u8) -> [u8; 2] {
-    debug_assert!(len < 0x80);
-    [number << 3 | BYTES, len]
+/// Appends the key and the length of a field of `len` bytes with a number under 16.
+#[inline]
+pub(super) fn put_head(number: u8, len: usize, out: &mut Vec<u8>) {
+    match u8::try_from(len) {
+        Ok(len @ ..0x80) => out.extend_from_slice(&[bytes_key(number), len]),
+        _ => {
+            out.push(bytes_key(number));
+            put_varint(len as u64, out);
+        }
+    }
 }
 
 /// Appends a whole field of bytes with a number under 16.
+#[inline]
 pub(super) fn put_bytes(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
     put_head(number, bytes.len(), out);
     out.extend_from_slice(bytes);
 }
 
 /// Bytes of a field of `len` bytes with a number under 16.
+#[inline]
 pub(super) fn bytes_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }

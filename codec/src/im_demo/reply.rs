@@ -9,7 +9,9 @@ use std::borrow::Cow;
 use prost::Message as _;
 
 use super::command::Header;
-use super::fields::{bytes_head, bytes_len, int_len, put_bytes, put_head, put_int, put_varint};
+use super::fields::{
+    bytes_key, bytes_len, int_len, is_plain, put_bytes, put_head, put_int, put_varint,
+};
 use super::types::{
     ChatType, Command, ConAck, ContactItem, ContactList, Disconnect, GroupItem, GroupList,
     MessageType, Ping, Status,
@@ -35,14 +37,16 @@ fn put(command: Command, stream: bool, out: &mut Vec<u8>) {
 }
 
 /// Appends the beginning of a Command with one sub-message, field `number`, of `len` bytes.
+#[inline]
 fn put_command(number: u8, len: usize, stream: bool, out: &mut Vec<u8>) {
     let command_len = VERSION.len() + bytes_len(len);
     out.reserve(command_len + 5);
     if stream {
         put_varint(command_len as u64, out);
     }
-    out.extend_from_slice(&VERSION);
-    put_head(number, len, out);
+    let [version_key, version] = VERSION;
+    out.extend_from_slice(&[version_key, version, bytes_key(number)]);
+    put_varint(len as u64, out);
 }
 
 pub(super) fn put_accepted(ext: bool, accepted: &Accepted<'_>, stream: bool, out: &mut Vec<u8>) {
@@ -172,7 +176,7 @@ impl<'a> Response<'a> {
             Payload::None => 0,
             Payload::Ack(receipt) => {
                 let stored_len = if receipt.stored { int_len(1) } else { 0 };
-                STAMP_FIELD + int_len(receipt.time_ms) + stored_len
+                StampField::LEN + int_len(receipt.time_ms) + stored_len
             }
             Payload::Bytes(bytes) => bytes.len(),
         };
@@ -195,7 +199,7 @@ impl<'a> Response<'a> {
         match &self.payload {
             Payload::None => {}
             Payload::Ack(receipt) => {
-                out.extend_from_slice(&stamp_field(1, receipt.stamp));
+                StampField::new(receipt.stamp).put(1, out);
                 put_int(2, receipt.time_ms, out);
                 if receipt.stored {
                     put_int(3, 1, out);
@@ -216,13 +220,13 @@ pub(super) fn put_push(push: &Push<'_>, own_name: &[u8], stream: bool, out: &mut
     let stamps = Stamps::of(message, own_name);
     let message_len = body.len() + stamps.len();
     let opts: &[u8] = if push.stored { &OFFLINE } else { &[] };
-    let request_len = bytes_len(message_len) + opts.len() + STAMP_FIELD;
+    let request_len = bytes_len(message_len) + opts.len() + StampField::LEN;
     put_command(6, request_len, stream, out);
     put_head(2, message_len, out);
     body.put(out);
     stamps.put(out);
     out.extend_from_slice(opts);
-    out.extend_from_slice(&stamp_field(4, message.stamp));
+    stamps.id.put(4, out);
 }
 
 /// Option{offline} as field 3 of a Request.
@@ -281,7 +285,7 @@ struct Stamps<'a> {
     /// `None`: the sender's own word stands.
     to: Option<Cow<'a, [u8]>>,
     chat: ChatType,
-    stamp: u128,
+    id: StampField,
     time_ms: u64,
 }
 
@@ -299,14 +303,14 @@ impl<'a> Stamps<'a> {
             Target::Group(group) => (Some(decimal(group.id.0)), ChatType::Group),
             Target::Room(_) => (Some(Cow::default()), ChatType::Group),
         };
-        Self { from, to, chat, stamp: message.stamp, time_ms: message.time_ms }
+        Self { from, to, chat, id: StampField::new(message.stamp), time_ms: message.time_ms }
     }
 
     fn len(&self) -> usize {
         bytes_len(self.from.len())
             + self.to.as_ref().map_or(0, |to| bytes_len(to.len()))
             + int_len(self.chat as u64)
-            + STAMP_FIELD
+            + StampField::LEN
             + int_len(self.time_ms)
     }
 
@@ -316,7 +320,7 @@ impl<'a> Stamps<'a> {
             put_bytes(4, to, out);
         }
         put_int(5, self.chat as u64, out);
-        out.extend_from_slice(&stamp_field(6, self.stamp));
+        self.id.put(6, out);
         put_int(7, self.time_ms, out);
     }
 }
@@ -334,20 +338,29 @@ fn lossy(name: &[u8]) -> String {
 
 /// As protobuf wants its strings.
 fn utf8(name: &[u8]) -> Cow<'_, [u8]> {
-    match std::str::from_utf8(name) {
-        Ok(_) => Cow::Borrowed(name),
-        Err(_) => Cow::Owned(lossy(name).into_bytes()),
+    match is_plain(name) || std::str::from_utf8(name).is_ok() {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(lossy(name).into_bytes()),
     }
 }
 
-/// An id that the gateway made, see [`MessageId::of_stamp`], as a field with a number under 16.
-fn stamp_field(number: u8, stamp: u128) -> [u8; STAMP_FIELD] {
-    let mut field = [0; STAMP_FIELD];
-    field[..2].copy_from_slice(&bytes_head(number, STAMP_LEN));
-    field[2..].copy_from_slice(MessageId::of_stamp(stamp).padded::<{ STAMP_LEN as usize }>());
-    field
-}
+/// An id that the gateway made, see [`MessageId::of_stamp`], with room for its head as a field.
+struct StampField([u8; Self::LEN]);
 
-/// Bytes of such an id, and of its field.
-const STAMP_LEN: u8 = 32;
-const STAMP_FIELD: usize = 2 + STAMP_LEN as usize;
+impl StampField {
+    const DIGITS: usize = 32;
+    const LEN: usize = 2 + Self::DIGITS;
+
+    fn new(stamp: u128) -> Self {
+        let mut field = [Self::DIGITS as u8; Self::LEN];
+        field[2..].copy_from_slice(MessageId::of_stamp(stamp).padded::<{ Self::DIGITS }>());
+        Self(field)
+    }
+
+    /// As the field of a number under 16.
+    fn put(&self, number: u8, out: &mut Vec<u8>) {
+        let mut field = self.0;
+        field[0] = bytes_key(number);
+        out.extend_from_slice(&field);
+    }
+}

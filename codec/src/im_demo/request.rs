@@ -22,8 +22,13 @@ pub(super) fn packet<'a>(
         return refused(MessageId::from([]), Failure::BadRequest);
     };
     match request.kind() {
-        Some(RequestType::Message) => publish(settings, id, request, scratch)
-            .map_or_else(|why| refused(id, why), Packet::Publish),
+        Some(RequestType::Message) => match destination(settings, request.payload, scratch) {
+            Ok(to) => {
+                let keep = request.offline.unwrap_or(settings.offline_default);
+                Packet::Publish(Publish { id, to, body: request.payload, keep })
+            }
+            Err(why) => refused(id, why),
+        },
         Some(RequestType::Contact) => {
             contact(request.payload).map_or_else(|why| refused(id, why), |q| Packet::Query(id, q))
         }
@@ -38,31 +43,28 @@ fn refused(id: MessageId, why: Failure) -> Packet<'static> {
     Packet::Query(id, Query::Refused(why))
 }
 
-fn publish<'a>(
+/// For whom a Message is that makes sense.
+fn destination<'a>(
     settings: &Settings,
-    id: MessageId,
-    request: &Request<'a>,
+    message: &'a [u8],
     scratch: &'a mut Vec<u8>,
-) -> Result<Publish<'a>, Failure> {
-    let body = request.payload;
-    let header = Header::parse(body).map_err(bad)?;
+) -> Result<Destination<'a>, Failure> {
+    let header = Header::parse(message).map_err(bad)?;
     if header.kind().is_some() {
         text(header.payload, Value::text).map_err(bad)?;
     }
-    let to = match ChatType::try_from(header.chat) {
-        Err(_) => return Err(Failure::Unsupported),
+    match ChatType::try_from(header.chat) {
+        Err(_) => Err(Failure::Unsupported),
         Ok(_) if header.to.is_empty() => match &settings.default_to {
             Some(group) => {
                 scratch.extend_from_slice(group);
-                Destination::GroupName(scratch)
+                Ok(Destination::GroupName(scratch))
             }
-            None => return Err(Failure::NoRecipient),
+            None => Err(Failure::NoRecipient),
         },
-        Ok(ChatType::Single) => Destination::Name(header.to),
-        Ok(ChatType::Group) => Destination::GroupName(header.to),
-    };
-    let keep = request.offline.unwrap_or(settings.offline_default);
-    Ok(Publish { id, to, body, keep })
+        Ok(ChatType::Single) => Ok(Destination::Name(header.to)),
+        Ok(ChatType::Group) => Ok(Destination::GroupName(header.to)),
+    }
 }
 
 fn contact(payload: &[u8]) -> Result<Query, Failure> {
