@@ -195,9 +195,8 @@ impl FromRequestParts<Face> for Holder {
     type Rejection = Answer;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
-        let holder: Option<Self> =
-            OptionalFromRequestParts::from_request_parts(parts, face).await?;
-        holder.ok_or_else(Answer::crash)
+        let holder = <Option<Self> as FromRequestParts<Face>>::from_request_parts(parts, face);
+        holder.await?.ok_or_else(Answer::crash)
     }
 }
 
@@ -211,7 +210,7 @@ where
     type Rejection = Answer;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
-        let path = Path::from_request_parts(parts, face).await;
+        let path = <Path<T> as FromRequestParts<Face>>::from_request_parts(parts, face).await;
         path.map(|Path(named)| Self(named)).map_err(|_| Answer::crash())
     }
 }
