@@ -152,12 +152,7 @@ impl Home {
             Packet::Disconnect => {
                 self.hang_up(slot, codec::CloseReason::PeerDisconnected, now, fx);
             }
-            Packet::ConnectAgain => {
-                let user = session.user;
-                let user = self.users.at(user);
-                let (key, name) = (user.key, user.name.clone().unwrap_or_default());
-                self.accept(slot, key, &name, fx);
-            }
+            Packet::ConnectAgain => self.accept_again(slot, fx),
             Packet::Connect(_) => {
                 fx.transmit(slot, &codec::Outgoing::Refused(codec::Refusal::Duplicate));
                 self.hang_up(slot, codec::CloseReason::DuplicateConnect, now, fx);
