@@ -1,7 +1,7 @@
 //! The loop of one worker: one ring, many connections, at most one send per connection and turn.
 //!
-//! Owns: connections, the login histogram, what is queued to be sent. Never: knows what is sent
-//! or why; a [`Handler`] does.
+//! Owns: connections, what is queued to be sent. Never: knows what is sent or why; a [`Handler`]
+//! does.
 
 mod conn;
 
@@ -55,8 +55,6 @@ pub(crate) struct Engine<C> {
     pub connected: u64,
     /// Logins since the start.
     pub logins: u64,
-    /// Nanoseconds from the dial to the session being usable.
-    pub login_ns: Histogram<u64>,
 }
 
 /// Buffers that serve one connection after the other.
@@ -91,7 +89,6 @@ impl<C: Client> Engine<C> {
             clock,
             connected: 0,
             logins: 0,
-            login_ns: histogram(),
         })
     }
 
@@ -226,7 +223,6 @@ impl<C: Client> Engine<C> {
             conn.logged_in = true;
             self.connected += 1;
             self.logins += 1;
-            self.login_ns.saturating_record(now_ns - conn.dialled_ns);
         }
         if heard.is_ok() {
             self.io.receive(slot);

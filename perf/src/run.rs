@@ -247,11 +247,12 @@ impl Coordinator<'_> {
         self.percentiles();
         let counts = self.board.counts();
         let mut ledgers = Vec::new();
-        let (mut failed_logins, mut lost_connections) = (0, 0);
+        let (mut failed_logins, mut lost_connections, mut unfinished_logins) = (0, 0, 0);
         for (_, outcome) in &mut self.done {
             self.report.tally = self.report.tally + outcome.tally;
             failed_logins += outcome.failed_logins;
             lost_connections += outcome.lost_connections;
+            unfinished_logins += outcome.unfinished_logins;
             ledgers.push(std::mem::take(&mut outcome.ledger));
         }
         if failed_logins > 0 {
@@ -259,6 +260,12 @@ impl Coordinator<'_> {
         }
         if lost_connections > 0 {
             self.report.failures.push(format!("{lost_connections} connections were lost"));
+        }
+        if outcome.is_ok() && unfinished_logins > 0 {
+            let patience = self.setup.patience;
+            self.report.failures.push(format!(
+                "{unfinished_logins} logins had not ended {patience:?} after the last was begun"
+            ));
         }
         self.report.figure("pings_answered", counts.pings as f64);
         if outcome.is_ok() {

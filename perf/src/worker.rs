@@ -65,6 +65,8 @@ pub(crate) struct Outcome {
     /// Logins that failed, and connections that were lost, and were tried again.
     pub failed_logins: u64,
     pub lost_connections: u64,
+    /// Logins still under way when nobody waited any more.
+    pub unfinished_logins: u64,
     /// By the prefix of their phases' figures.
     pub measured: Vec<(String, Histograms)>,
 }

@@ -53,6 +53,9 @@ impl Meter {
             }
             _ => count(|counts| counts.logins),
         };
+        if *step == Step::Cycle && items == 0.0 {
+            report.failures.push(format!("nobody logged in{}", in_phase(prefix)));
+        }
         report.figure(&format!("{prefix}window_s"), seconds);
         report.figure(&format!("{prefix}rate_per_s"), items / seconds);
         let (Some(start), Some(end)) = (self.start.reading, self.end.reading) else { return };

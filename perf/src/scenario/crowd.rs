@@ -209,7 +209,10 @@ impl<C: Client> Handler<C> for Crowd {
     fn on_event(&mut self, conn: usize, event: Event<'_>, port: &mut Port<'_, C>) {
         let user = self.user(conn);
         match event {
-            Event::Ready => self.ramp.logged_in(conn),
+            Event::Ready => {
+                self.ramp.logged_in(conn);
+                self.measures.logged_in(port.dialled_ns, port.now_ns);
+            }
             Event::Pinged => self.pings += 1,
             Event::Acked { slot, seq } => {
                 if let Some(due_ns) = self.exchange.acked(user, slot, seq) {
@@ -229,7 +232,7 @@ impl<C: Client> Handler<C> for Crowd {
 impl<C: Client> Part<C> for Crowd {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
         let now_ns = engine.clock.now_ns();
-        self.measures.enter(phase, now_ns, &mut engine.login_ns);
+        self.measures.enter(phase, now_ns);
         self.step = phase.step.clone();
         self.ramp.stubborn = phase.stubborn;
         self.ramp.leaving = phase.step == Step::Leave;
@@ -292,7 +295,7 @@ impl<C: Client> Part<C> for Crowd {
     }
 
     fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
-        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
+        self.measures.end(engine.clock.now_ns());
         let (tally, ledger) = self.exchange.conclude();
         Outcome {
             tally,
@@ -300,6 +303,7 @@ impl<C: Client> Part<C> for Crowd {
             failed_logins: self.ramp.failed,
             lost_connections: if self.outage { 0 } else { self.ramp.lost },
             measured: self.measures.conclude(),
+            ..Outcome::default()
         }
     }
 }

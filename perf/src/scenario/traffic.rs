@@ -250,7 +250,10 @@ impl<C: Client> Handler<C> for Traffic {
                 }
             }
             Event::Delivered(arrival) => self.delivered(conn, &arrival, port.now_ns),
-            Event::Ready => self.ramp.logged_in(conn),
+            Event::Ready => {
+                self.ramp.logged_in(conn);
+                self.measures.logged_in(port.dialled_ns, port.now_ns);
+            }
             Event::Nothing | Event::Pinged => {}
         }
     }
@@ -259,7 +262,7 @@ impl<C: Client> Handler<C> for Traffic {
 impl<C: Client> Part<C> for Traffic {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
         let now_ns = engine.clock.now_ns();
-        self.measures.enter(phase, now_ns, &mut engine.login_ns);
+        self.measures.enter(phase, now_ns);
         self.step = phase.step.clone();
         let group = 1 + self.shape.receivers;
         match phase.step {
@@ -322,7 +325,7 @@ impl<C: Client> Part<C> for Traffic {
     }
 
     fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
-        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
+        self.measures.end(engine.clock.now_ns());
         self.count_missing();
         Outcome { tally: self.tally, measured: self.measures.conclude(), ..Outcome::default() }
     }
