@@ -164,7 +164,7 @@ impl Coordinator<'_> {
     fn reached(&self, index: usize, phase: &Phase, counts: Counts) -> bool {
         let arrived = match phase.step {
             Step::Drain { arrivals } => !arrivals || counts.arrived >= counts.due,
-            Step::Fetch => counts.arrived >= counts.due,
+            Step::Fetch | Step::Probe => counts.arrived >= counts.due,
             _ => true,
         };
         arrived && self.board.reached(index)

@@ -81,3 +81,5 @@ impl Setup {
 }
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
+/// Longer than servers wait before they send what was not acknowledged again: Ringpost two seconds.
+pub(crate) const REPEATS: Duration = Duration::from_millis(2_500);

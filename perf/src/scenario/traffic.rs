@@ -264,6 +264,7 @@ impl<C: Client> Part<C> for Traffic {
         let now_ns = engine.clock.now_ns();
         self.measures.enter(phase, now_ns);
         self.step = phase.step.clone();
+        self.ramp.leaving = phase.step == Step::Leave;
         let group = 1 + self.shape.receivers;
         match phase.step {
             Step::LogIn(Who::Senders) => {
@@ -284,7 +285,8 @@ impl<C: Client> Part<C> for Traffic {
                 self.pace = Some(pace);
             }
             Step::Drain { .. } => self.give_up_late(now_ns),
-            Step::Hold | Step::Leave | Step::Outage | Step::Cycle => {}
+            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Hold | Step::Probe | Step::Outage | Step::Cycle => {}
         }
         Ok(())
     }
@@ -310,6 +312,7 @@ impl<C: Client> Part<C> for Traffic {
         match self.step {
             Step::LogIn(_) | Step::Fetch => self.ramp.is_done(),
             Step::Drain { .. } => self.all_acked(),
+            Step::Leave => self.ramp.online() == 0,
             _ => true,
         }
     }
