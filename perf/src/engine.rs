@@ -145,13 +145,15 @@ impl<C: Client> Engine<C> {
 
     /// Hangs up on all, and waits until they are closed, for some seconds at most. A ring that is
     /// dropped with many connections occupies the kernel much longer, and with it everybody else.
+    /// Those that the server has not taken yet are not waited for: they end with the ring.
     pub(crate) fn hang_up_all(&mut self) {
         let end_ns = self.clock.now_ns() + HANG_UP.as_nanos() as u64;
         loop {
             let all = 0..self.conns.len();
             all.for_each(|index| self.hang_up(index));
             let now_ns = self.clock.now_ns();
-            if now_ns >= end_ns || self.conns.iter().all(Option::is_none) {
+            let dials = |conn: &Conn<C>| conn.state == State::Dialing;
+            if now_ns >= end_ns || self.conns.iter().flatten().all(dials) {
                 return;
             }
             self.turn(&mut Unheard, end_ns.min(now_ns + HANG_UP_TURN.as_nanos() as u64));

@@ -139,6 +139,7 @@ impl Coordinator<'_> {
         let start_s = self.now_s();
         let mut watch = Watch { progress: [0; 8], changed_s: start_s };
         let mut next_sample_s = start_s;
+        let end_s = start_s + self.longest_s(phase);
         loop {
             let (now_s, counts) = (self.now_s(), self.board.counts());
             let reached = self.reached(index, phase, counts);
@@ -157,8 +158,26 @@ impl Coordinator<'_> {
             if phase.watched || phase.until == Until::Reached {
                 watch.check(counts, now_s, self.setup.patience, phase, self.connections)?;
             }
+            if now_s > end_s {
+                return Err(Abort(format!(
+                    "phase \"{}\" has not ended within {:.0} s: {} of {} connections are up",
+                    phase.name,
+                    now_s - start_s,
+                    counts.connected,
+                    self.connections
+                )));
+            }
             self.hear(TICK)?;
         }
+    }
+
+    /// What tries again and again makes progress again and again, and may never come to an end.
+    fn longest_s(&self, phase: &Phase) -> f64 {
+        if !phase.stubborn || phase.until != Until::Reached {
+            return f64::INFINITY;
+        }
+        let logins_per_s = self.setup.ramp_per_s.unwrap_or(SLOW_LOGINS).min(SLOW_LOGINS);
+        STUBBORN * self.setup.patience.as_secs_f64() + self.connections as f64 / logins_per_s
     }
 
     fn reached(&self, index: usize, phase: &Phase, counts: Counts) -> bool {
@@ -371,6 +390,10 @@ fn cores(workers: usize) -> f64 {
     thread::available_parallelism().map_or(1, usize::from).min(workers) as f64
 }
 
+/// A crowd whose logins are tried again may take so many times the patience, and the time that its
+/// logins take at so many per second, which is slow.
+const STUBBORN: f64 = 3.0;
+const SLOW_LOGINS: f64 = 200.0;
 /// How long a command of `storm` may take after everybody is back.
 const COMMAND: Duration = Duration::from_secs(5);
 /// How long workers may take to add up what they have seen.
