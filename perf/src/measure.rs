@@ -91,6 +91,11 @@ impl Measures {
         self.record("ack", due_ns, took_ns);
     }
 
+    /// A message due at `due_ns` had its turn at `now_ns`: how late we are ourselves.
+    pub(crate) fn turned(&mut self, due_ns: u64, now_ns: u64) {
+        self.record("late", due_ns, now_ns.saturating_sub(due_ns));
+    }
+
     /// A message due at `due_ns` will never be sent: it would have taken longer than this.
     pub(crate) fn given_up(&mut self, due_ns: u64, now_ns: u64) {
         let age_ns = now_ns.saturating_sub(due_ns);

@@ -227,11 +227,12 @@ pub(crate) fn split_prefix(figure: &str) -> (&str, &str) {
 }
 
 /// How the names of figures begin that every measured phase has.
-const PHASE_FIGURES: [&str; 8] = [
+const PHASE_FIGURES: [&str; 9] = [
     "acked_per_s",
     "ack_p",
+    "late_",
     "latency_p",
-    "load_busy_percent",
+    "load_",
     "login_p",
     "rate_per_s",
     "server_",
@@ -243,7 +244,8 @@ pub(crate) fn in_phase(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
 }
 
-/// From this per cent of its processors on, the load tool may be what limits the rate.
+/// From this per cent of a processor for its busiest thread, or of all its processors, the load tool
+/// may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
 
 /// Whole numbers where they are large, three digits where they are small.
@@ -333,6 +335,8 @@ mod tests {
             ("round2_ramp_server_cpu_us", ("round2_ramp_", "server_cpu_us")),
             ("step3_latency_p99_us", ("step3_", "latency_p99_us")),
             ("fetch_rate_per_s", ("fetch_", "rate_per_s")),
+            ("step1_late_p99_us", ("step1_", "late_p99_us")),
+            ("return_load_waited_percent", ("return_", "load_waited_percent")),
             ("full_rss_kib", ("", "full_rss_kib")),
         ] {
             assert_eq!(split_prefix(figure), split);

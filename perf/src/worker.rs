@@ -37,7 +37,7 @@ pub(crate) trait Part<C: Client>: Handler<C> {
     fn conclude(self, engine: &mut Engine<C>) -> Outcome;
 }
 
-/// In nanoseconds, by what they tell: `latency`, `ack`, `login`.
+/// In nanoseconds, by what they tell: `latency`, `ack`, `login`, `late`.
 pub(crate) type Histograms = BTreeMap<&'static str, Histogram<u64>>;
 
 /// Of the messages of about a second, in nanoseconds.

@@ -133,6 +133,7 @@ impl Crowd {
             while let Some(due_ns) =
                 self.paces[index].as_mut().and_then(|pace| pace.next_due(now_ns))
             {
+                self.measures.turned(due_ns, engine.clock.now_ns());
                 self.send(stream, due_ns, engine);
             }
         }

@@ -142,6 +142,7 @@ impl Traffic {
     fn send_due<C: Client>(&mut self, engine: &mut Engine<C>) {
         let now_ns = engine.clock.now_ns();
         while let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.next_due(now_ns)) {
+            self.measures.turned(due_ns, engine.clock.now_ns());
             let conn = self.next * (1 + self.shape.receivers);
             self.next = (self.next + 1) % self.conversations.len();
             if let Role::Sender(sender) = &mut self.roles[conn] {
