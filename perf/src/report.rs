@@ -43,6 +43,9 @@ pub(crate) struct Report {
     pub histograms: BTreeMap<String, SavedHistogram>,
     /// In the order of their starts.
     pub phases: Vec<Phase>,
+    /// The first user's number and the one after the last; 0 and 0: not known.
+    #[serde(default)]
+    pub users: (u32, u32),
     /// In the order of time.
     pub series: Vec<Sample>,
 }
@@ -53,6 +56,9 @@ pub(crate) struct Phase {
     pub name: String,
     /// Seconds since the start of the run.
     pub start_s: f64,
+    /// What the names of its figures start with; `None`: it has none.
+    #[serde(default)]
+    pub measured: Option<String>,
 }
 
 /// What a report says in a word.
@@ -81,6 +87,7 @@ impl Default for Report {
             figures: BTreeMap::new(),
             histograms: BTreeMap::new(),
             phases: Vec::new(),
+            users: (0, 0),
             series: Vec::new(),
         }
     }
@@ -274,7 +281,7 @@ mod tests {
         latency.saturating_record(1_234_567);
         report.percentiles("latency", &latency);
         report.tally.sent = 1;
-        report.phases.push(Phase { name: "ramp".into(), start_s: 0.25 });
+        report.phases.push(Phase { name: "ramp".into(), start_s: 0.25, measured: None });
         let latency_us = Some([1.0, 2.0, 3.0]);
         report.series.push(Sample { at_s: 0.5, latency_us, ..Sample::default() });
         report

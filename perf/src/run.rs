@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 use meter::Meter;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -34,6 +35,8 @@ pub(crate) struct Division<P> {
     pub slots: u32,
     /// Connections of all.
     pub connections: u64,
+    /// Whose they are; nobody else may log in as one of them meanwhile.
+    pub users: Range<u32>,
 }
 
 /// Carries a run out and fills in the report, as far as it came. The workers' threads belong to
@@ -45,7 +48,8 @@ pub(crate) fn run<'scope, C: Client, P: Part<C> + Send + 'scope>(
     dialer: &Dialer,
     report: &mut Report,
 ) -> Result<(), Abort> {
-    let Division { phases, parts, slots, connections } = division;
+    let Division { phases, parts, slots, connections, users } = division;
+    report.users = (users.start, users.end);
     let workers = parts.len();
     let (board, clock) = (Arc::new(Board::new(workers)), Clock::start());
     let phases: Arc<[Phase]> = phases.into();
@@ -122,8 +126,8 @@ impl Coordinator<'_> {
 
     fn begin(&mut self, index: usize, phase: &Phase) -> Result<(), Abort> {
         let start_s = self.now_s();
-        let started = crate::report::Phase { name: phase.name.clone(), start_s };
-        self.report.phases.push(started);
+        let (name, measured) = (phase.name.clone(), phase.measured.clone());
+        self.report.phases.push(crate::report::Phase { name, start_s, measured });
         let target = matches!(phase.step, Step::LogIn(_) | Step::Fetch | Step::Outage);
         self.progress.phase(&phase.name, target.then_some(self.connections));
         self.board.enter(index);

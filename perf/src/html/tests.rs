@@ -29,7 +29,7 @@ fn full() -> Report {
     report.figure("server_cpu_us", 0.98);
     report.figure("load_busy_percent", 71.2);
     for (name, start_s) in [("ramp", 0.0), ("warm-up", 30.0), ("measure", 40.0), ("drain", 110.0)] {
-        report.phases.push(Phase { name: name.into(), start_s });
+        report.phases.push(Phase { name: name.into(), start_s, ..Phase::default() });
     }
     let mut now = Sample::default();
     for second in 0..120u64 {
@@ -179,7 +179,7 @@ proptest! {
             });
         }
         for start_s in starts {
-            report.phases.push(Phase { name: "phase".into(), start_s });
+            report.phases.push(Phase { name: "phase".into(), start_s, ..Phase::default() });
         }
         page(&report);
     }

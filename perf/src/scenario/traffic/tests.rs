@@ -193,6 +193,7 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
         parts: conversations.chunks(each).map(part).collect(),
         slots: 64,
         connections: (conversations.len() * (1 + load.receivers)) as u64,
+        users: 1..1 + load.senders * (1 + load.receivers as u32),
     };
     let host = String::new();
     let endpoint = Endpoint { address, path: host.clone(), host, tls: false, ws: false };
