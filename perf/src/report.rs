@@ -119,6 +119,16 @@ impl Report {
         self.partial = true;
     }
 
+    /// The server had no messages of an earlier run when this one began.
+    pub(crate) fn expect_fresh(&mut self) {
+        if self.tally.stale > 0 {
+            self.failures.push(format!(
+                "{} messages of an earlier run arrived from a server that should have had none",
+                self.tally.stale
+            ));
+        }
+    }
+
     /// Draws the verdict; the last step before the report is shown.
     pub(crate) fn conclude(&mut self) {
         let faults: Vec<_> = self.tally.faults().map(|(what, n)| format!("{n} {what}")).collect();
@@ -333,6 +343,18 @@ mod tests {
         assert_eq!((aborted.ok, aborted.verdict()), (false, Verdict::Partial));
         assert!(aborted.verdict_line().starts_with("PARTIAL"));
         assert_eq!(aborted.failures, ["the server is gone"]);
+    }
+
+    #[test]
+    fn what_is_left_of_an_earlier_run_fails_only_on_a_fresh_server() {
+        let mut report = full();
+        report.tally.stale = 2;
+        let mut fresh = report.clone();
+        report.conclude();
+        fresh.expect_fresh();
+        fresh.conclude();
+        assert_eq!((report.verdict(), fresh.verdict()), (Verdict::Ok, Verdict::Failed));
+        assert!(fresh.failures[0].starts_with("2 messages of an earlier run"));
     }
 
     #[test]
