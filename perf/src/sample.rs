@@ -218,6 +218,12 @@ fn failed(what: &str, error: ProcError) -> io::Error {
         ProcError::Io(error, _) if error.raw_os_error() == Some(libc::ESRCH) => {
             (io::ErrorKind::NotFound, "has ended".to_owned())
         }
+        // Ours to answer for, not that process's.
+        ProcError::Io(error, _)
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) =>
+        {
+            return error;
+        }
         other => (io::ErrorKind::Other, format!("cannot be read: {other}")),
     };
     io::Error::new(kind, format!("{what} {why}"))

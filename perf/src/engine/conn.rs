@@ -4,6 +4,7 @@
 //! Never: asks the kernel for anything.
 
 use crate::client::{Client, Endpoint, Event, Refused, Target};
+use crate::scenario::told;
 use crate::tls;
 use rustls::ClientConnection;
 use shards::io::Slot;
@@ -87,7 +88,7 @@ impl fmt::Display for Closed {
             Self::Asked => write!(f, "closed as asked"),
             Self::ByServer => write!(f, "the server closed the connection"),
             Self::Refused(why) => why.fmt(f),
-            Self::Broken(error) => error.fmt(f),
+            Self::Broken(error) => f.write_str(&told(error)),
         }
     }
 }
