@@ -1,13 +1,14 @@
 # Sourced by rivals.sh, protocols.sh and million.sh: the programs, processes that end with the
-# script, figures and their medians.
+# script, figures of rounds, and what they come to.
 # shellcheck shell=bash
 export LC_ALL=C
 
 TARGET=${CARGO_TARGET_DIR:-target}
 # Process ids of what was started and not yet ended, by what it is.
 declare -A started=()
-# Of scripts that compare: the round, the file of all figures, the runs that failed.
-round=0 known=/dev/null failed=()
+# Of scripts that compare: the round and how many there are, the file of all figures, the runs that
+# failed.
+round=0 ROUNDS=${ROUNDS:-3} known=/dev/null failed=()
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -83,15 +84,18 @@ quotient() {
     awk -v a="$1" -v b="$2" 'BEGIN { if (a != "" && b > 0) printf "%.3f", a / b }'
 }
 
-# run_load PART LABEL SCENARIO ARGS...: one run against the server that was just started, and its
-# end.
+# Whether this part of a script is wanted, of those that ONLY names.
+wants() { [[ " $ONLY " == *" $1 "* ]]; }
+
+# run_load PART LABEL SCENARIO ARGS...: one run against the server that was just started, with
+# nothing in its store, and its end.
 run_load() {
     local part=$1 label=$2 scenario=$3
     local name="$part-${label// /-}-$round"
     shift 3
     say "== round $round: $part, $label"
     taskset -c "$LOAD_CORE" "$PERF" "$scenario" --label "$label" --server-pid "${started[server]}" \
-        --duration "$DURATION" --json "$OUT/$name.json" "$@" >"$OUT/$name.txt" &
+        --fresh --duration "$DURATION" --json "$OUT/$name.json" "$@" >"$OUT/$name.txt" &
     started[load]=$!
     if wait "${started[load]}"; then
         figures "$OUT/$name.json" | while read -r figure value; do
@@ -105,17 +109,65 @@ run_load() {
     stop server
 }
 
-# The median of all rounds; nothing if there is no good run.
-median() { # PART LABEL FIGURE
+# PART LABEL FIGURE: of each good round, one per line.
+values() {
     awk -F'\t' -v part="$1" -v label="$2" -v figure="$3" \
-        '$1 == part && $2 == label && $4 == figure { print $5 }' "$known" | sort -g |
-        awk '{ v[NR] = $1 }
-            END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+        '$1 == part && $2 == label && $4 == figure { print $5 }' "$known"
+}
+
+# PART LABEL FIGURE PART LABEL FIGURE [PREFIX PREFIX]: the first figure by the second one of the
+# same round, one per line: what the machine does to all runs of a round is in both. Given the
+# prefixes of their phases, only of rounds in which no load tool was the bottleneck in them.
+quotients() {
+    awk -F'\t' -v part_a="$1" -v label_a="$2" -v figure_a="$3" -v part_b="$4" -v label_b="$5" \
+        -v figure_b="$6" -v busy_a="${7-no }load_busy_percent" -v busy_b="${8-no }load_busy_percent" '
+        $1 == part_a && $2 == label_a && $4 == figure_a { a[$3] = $5 }
+        $1 == part_b && $2 == label_b && $4 == figure_b { b[$3] = $5 }
+        $1 == part_a && $2 == label_a && $4 == busy_a && $5 >= 85 { busy[$3] }
+        $1 == part_b && $2 == label_b && $4 == busy_b && $5 >= 85 { busy[$3] }
+        END {
+            for (round in a) {
+                if (round in busy) {
+                    print part_a ", " label_a ", round " round ": the load tool was busy, " \
+                        figure_a " does not count" >"/dev/stderr"
+                    # No tick of CPU time is not no time.
+                } else if (b[round] > 0 && (a[round] > 0 || figure_a !~ /_us$/)) {
+                    print a[round] / b[round]
+                }
+            }
+        }' "$known"
+}
+
+# The median of the lines, the lowest and the highest, and how many there are; nothing of none.
+spread() {
+    sort -g | awk '{ v[NR] = $1 }
+        END {
+            middle = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+            if (NR) print middle, v[1], v[NR], NR }'
+}
+
+# NAME [at-most|at-least REQUIRED]: a line of the table, of the rounds' values from its input. A
+# round that failed, or does not count, is missed in it.
+judge() {
+    local middle="" low high count="" detail="no good round"
+    read -r middle low high count < <(spread) || true
+    if [ -n "$count" ]; then
+        detail=$(awk -v low="$low" -v high="$high" 'BEGIN { printf "%.3g to %.3g", low, high }')
+        middle=$(awk -v middle="$middle" 'BEGIN {
+            format = middle < 100 ? "%.3f" : "%.0f"
+            printf format, middle }')
+        if [ "$count" = "$ROUNDS" ]; then
+            detail+=", $count rounds"
+        else
+            detail+=", ONLY $count OF $ROUNDS ROUNDS"
+        fi
+    fi
+    row "$1" "$middle" "${2:-}" "${3:-}" "$detail"
 }
 
 # NAME FIGURE PART LABEL PART LABEL REQUIRED: the first one's figure against the second one's.
 ratio() {
-    row "$1" "$(quotient "$(median "$3" "$4" "$2")" "$(median "$5" "$6" "$2")")" at-most "$7"
+    quotients "$3" "$4" "$2" "$5" "$6" "$2" | judge "$1" at-most "$7"
 }
 
 # One line; before the first run, so that the load average is that of others.
@@ -129,14 +181,15 @@ describe_machine() {
 }
 
 # A line of the list of requirements, or of what stands beside them.
-row() { # NAME MEASURED [at-most|at-least REQUIRED]
-    awk -v name="$1" -v measured="$2" -v sign="${3:-}" -v required="${4:-}" 'BEGIN {
-        if (sign == "") {
-            printf "%-58s %12s\n", name, measured == "" ? "-" : measured
-            exit
-        }
-        good = sign == "at-least" ? measured + 0 >= required : measured + 0 <= required
-        verdict = measured == "" ? "not measured" : good ? "ok" : "missed"
-        printf "%-58s %12s  %s %-6s %s\n", name, measured == "" ? "-" : measured,
-            sign == "at-least" ? ">=" : "<=", required, verdict }'
+row() { # NAME MEASURED [at-most|at-least REQUIRED [DETAIL]]
+    awk -v name="$1" -v measured="$2" -v sign="${3:-}" -v required="${4:-}" -v detail="${5:-}" '
+        BEGIN {
+            good = sign == "at-least" ? measured + 0 >= required : measured + 0 <= required
+            verdict = sign == "" ? "" : measured == "" ? "not measured" : good ? "ok" : "missed"
+            bound = sign == "" ? "" : (sign == "at-least" ? ">= " : "<= ") required
+            line = sprintf("%-58s %12s  %-9s %-12s  %s", name, measured == "" ? "-" : measured,
+                bound, verdict, detail)
+            sub(/ +$/, "", line)
+            print line
+        }'
 }

@@ -146,7 +146,8 @@ write_scenario() {
 load() {
     local index pid args status=0 pids=()
     for index in $(seq 0 $((PROCESSES - 1))); do
-        args=(--url "ws://127.0.0.1:$PORT/ws" --label ringpost --patience 60)
+        args=(--url "ws://127.0.0.1:$PORT/ws" --label ringpost --patience 60 --fresh)
+        args+=(--server-version "$("$RINGPOST" --version)")
         args+=(--first-user $((1 + index * (users / PROCESSES))) --json "$OUT/load-$index.json")
         if [ "$index" = 0 ]; then args+=(--server-pid "${started[server]}"); fi
         if [ "$index" = 0 ]; then
@@ -189,7 +190,7 @@ declare -A figure=()
 memory() {
     local mark
     printf '%-44s' "$1"
-    for mark in full loaded gone full2; do
+    for mark in full loaded gone full2 loaded2; do
         awk -v now="${figure[${mark}_$2]:-}" -v before="${figure[empty_$2]:-}" -v n="$users" \
             -v mark="$mark" 'BEGIN {
             if (now == "" || before == "") { printf " %18s", "-"; exit }
@@ -208,7 +209,8 @@ summary() {
     if [ "$PROCESSES" -gt 1 ]; then
         echo "(one of several load processes saw the memory, at moments of its own)"
     fi
-    printf '%-44s %18s %18s %18s %18s\n' "" "all there" "after the load" "all gone" "all back"
+    printf '%-44s %18s %18s %18s %18s %18s\n' "" "all there" "after the load" "all gone" \
+        "all back" "and its load"
     memory "gateway's own (RSS)" rss_kib
     memory "kernel slab, both ends, whole machine" slab_kib
     memory "kernel socket buffers, both ends, likewise" socket_kib
@@ -227,6 +229,10 @@ summary() {
     # are away, so what counts is what it had when they left.
     row "gateway's memory when all are back / before they left" \
         "$(quotient "${figure[full2_rss_kib]:-}" "${figure[loaded_rss_kib]:-}")" at-most 1.05
+    row "  the same / when all were there for the first time" \
+        "$(quotient "${figure[full2_rss_kib]:-}" "${figure[full_rss_kib]:-}")"
+    row "  after the second load / after the first" \
+        "$(quotient "${figure[loaded2_rss_kib]:-}" "${figure[loaded_rss_kib]:-}")"
 }
 
 main() {

@@ -4,8 +4,9 @@
 # round. Prints one table of medians, then the CPU time per message relative to the binary protocol.
 # See perf/README.md.
 #
-#   perf/protocols.sh                            three rounds: about three minutes
+#   perf/protocols.sh                            three rounds: about five minutes
 #   ROUNDS=1 DURATION=2 perf/protocols.sh        a first look
+#   ONLY="uring epoll" perf/protocols.sh         on both engines of the gateway: twice as long
 #
 # simple-im runs twice: with the pause between two packets that its original clients need, and
 # without. Exit 1 if any run failed. A ratio that is missed is printed, and is not a failure.
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=perf/common.sh
 . perf/common.sh
 
-ROUNDS=${ROUNDS:-3}
+ONLY=${ONLY:-uring}
 DURATION=${DURATION:-5}
 PAIRS=${PAIRS:-500}
 SERVER_CORE=${SERVER_CORE:-0}
@@ -50,51 +51,63 @@ pairs() {
     serve "$PORT" "$OUT/ringpost.log" \
         env "$@" taskset -c "$SERVER_CORE" "$RINGPOST" serve --config "$OUT/ringpost.toml"
     run_load "pairs-$depth" "$label" pairs --pairs "$PAIRS" --depth "$depth" \
-        --protocol "$protocol" --url "$url"
+        --protocol "$protocol" --url "$url" --server-version "$ringpost_version"
+}
+
+# engines LABEL PROTOCOL URL DEPTH [SETTING...]: on every engine that is wanted.
+engines() {
+    local label=$1
+    if wants uring; then pairs "$@"; fi
+    shift
+    if wants epoll; then pairs "$label epoll" "$@" RINGPOST_NODE_IO=epoll; fi
 }
 
 one_round() {
     local tcp=tcp://127.0.0.1 depth
     for depth in 1 16; do
-        pairs "binary tcp" binary "$tcp:$((PORT + 1))" $depth
-        pairs "binary ws" binary "ws://127.0.0.1:$PORT/ws" $depth
-        pairs simple-text simple-text "$tcp:$((PORT + 2))" $depth
-        pairs simple-im simple-im "$tcp:$((PORT + 3))" $depth
-        pairs "simple-im no gap" simple-im "$tcp:$((PORT + 3))" $depth \
+        engines "binary tcp" binary "$tcp:$((PORT + 1))" $depth
+        engines "binary ws" binary "ws://127.0.0.1:$PORT/ws" $depth
+        engines simple-text simple-text "$tcp:$((PORT + 2))" $depth
+        engines simple-im simple-im "$tcp:$((PORT + 3))" $depth
+        engines "simple-im no gap" simple-im "$tcp:$((PORT + 3))" $depth \
             RINGPOST_PROTOCOL_SIMPLE_IM_GAP_MS=0
-        pairs im-demo im-demo "$tcp:$((PORT + 4))" $depth
+        engines im-demo im-demo "$tcp:$((PORT + 4))" $depth
     done
 }
 
-# LABEL REQUIRED: its CPU time per message against that of the binary protocol.
+# LABEL LABEL DEPTH: how the CPU time of the one relates to that of the other, round by round.
+cpu() {
+    quotients "pairs-$3" "$1" server_cpu_us "pairs-$3" "$2" server_cpu_us
+}
+
+# LABEL REQUIRED: its CPU time per message against that of the binary protocol, and of the engines.
 against_binary() {
     local label=$1 required=$2 depth
     for depth in 1 16; do
-        ratio "$label / binary over tcp, D = $depth" server_cpu_us \
-            "pairs-$depth" "$label" "pairs-$depth" "binary tcp" "$required"
-        row "  the same / binary over ws" "$(quotient \
-            "$(median "pairs-$depth" "$label" server_cpu_us)" \
-            "$(median "pairs-$depth" "binary ws" server_cpu_us)")"
-        row "  lowest and highest round" "$(spread "pairs-$depth" "$label" "binary tcp")"
+        if wants uring; then
+            cpu "$label" "binary tcp" $depth |
+                judge "$label / binary over tcp, D = $depth" at-most "$required"
+            cpu "$label" "binary ws" $depth | judge "  the same / binary over ws"
+        fi
+        if wants epoll; then
+            cpu "$label epoll" "binary tcp epoll" $depth |
+                judge "  the same / binary over tcp, both on epoll" at-most "$required"
+        fi
+        if wants uring && wants epoll; then both_engines "$label" $depth; fi
     done
 }
 
-# PART LABEL LABEL: how the CPU time of the one relates to that of the other, round by round.
-spread() {
-    awk -F'\t' -v part="$1" -v a="$2" -v b="$3" '
-        $1 == part && $4 == "server_cpu_us" { cpu[$2, $3] = $5; rounds[$3] }
-        END {
-            for (round in rounds) if (cpu[a, round] > 0 && cpu[b, round] > 0) {
-                x = cpu[a, round] / cpu[b, round]
-                if (low == "" || x < low) low = x
-                if (x > high) high = x
-            }
-            if (low != "") printf "%.2f-%.2f", low, high
-        }' "$known"
+both_engines() { # LABEL DEPTH
+    cpu "$1 epoll" "$1" "$2" | judge "  $1, D = $2: epoll / io_uring"
 }
 
 main() {
+    local engine
+    for engine in $ONLY; do
+        [[ " uring epoll " == *" $engine "* ]] || die "ONLY: no engine $engine: uring, epoll"
+    done
     programs
+    ringpost_version=$("$RINGPOST" --version)
     taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are needed"
     ulimit -n "$(ulimit -Hn)"
     mkdir -p "$OUT"
@@ -107,12 +120,17 @@ main() {
     rm -rf "$OUT/data"
 
     echo "$machine"
-    "$RINGPOST" --version
+    echo "$ringpost_version"
     echo "$ROUNDS rounds of $DURATION s each"
     echo "reports: $OUT"
     # shellcheck disable=SC2011,SC2012 # names without line ends
     ls -tr "$OUT"/*.json | xargs -d '\n' "$PERF" table || true
-    printf '\n%-58s %12s  %s\n' "CPU time per message; x: protocol / binary" measured required
+    printf '\n%-58s %12s  %-9s %-12s  %s\n' "CPU time per message; x: protocol / binary" \
+        measured required "" "the rounds"
+    if wants uring && wants epoll; then
+        both_engines "binary tcp" 1
+        both_engines "binary tcp" 16
+    fi
     against_binary simple-text 2
     against_binary simple-im 2
     against_binary "simple-im no gap" 2

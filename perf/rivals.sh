@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The gateway and mosquitto under the same load: the server on one core, the load on another, a
 # fresh server for every run, the servers in turn within each round. Prints one table of medians,
-# then the required ratios (design, section 8). See perf/README.md.
+# then the required ratios (design, section 8), each the median of the rounds' own ratios. See
+# perf/README.md.
 #
 #   perf/rivals.sh                            everything, three rounds: about twenty-five minutes
 #   ROUNDS=1 DURATION=3 perf/rivals.sh        a first look
@@ -16,7 +17,6 @@ cd "$(dirname "$0")/.."
 
 PARTS="pairs wss epoll fanout unacked connect idle open half shards offline overload"
 ONLY=${ONLY:-$PARTS}
-ROUNDS=${ROUNDS:-3}
 DURATION=${DURATION:-5}
 PAIRS=${PAIRS:-500}
 RATE=${RATE:-50000}
@@ -33,13 +33,11 @@ ws=ws://127.0.0.1:$ws_port/ws
 wss=wss://127.0.0.1:$wss_port/wss
 known=$OUT/figures.tsv
 
-wants() { [[ " $ONLY " == *" $1 "* ]]; }
-
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Sets MOSQUITTO to its program; empty if there is none.
+# Sets MOSQUITTO to its program, empty if there is none, and mosquitto_version.
 find_mosquitto() {
     PATH=$PATH:/usr/sbin
     if ! type -P mosquitto >/dev/null; then
@@ -48,7 +46,13 @@ find_mosquitto() {
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy mosquitto; } >&2 || true
     fi
     MOSQUITTO=$(type -P mosquitto || true)
-    [ -n "$MOSQUITTO" ] || say "!!! NO MOSQUITTO: only the gateway is measured, without any ratio"
+    mosquitto_version=
+    if [ -n "$MOSQUITTO" ]; then
+        # Its help ends with exit code 3.
+        mosquitto_version=$("$MOSQUITTO" -h | head -1 || true)
+    else
+        say "!!! NO MOSQUITTO: only the gateway is measured, without any ratio"
+    fi
 }
 
 has_epoll() {
@@ -94,7 +98,8 @@ rival() {
     [ -n "$MOSQUITTO" ] || return 0
     serve "$mqtt_port" "$OUT/mosquitto.log" \
         taskset -c "$SERVER_CORE" "$MOSQUITTO" -c "$OUT/mosquitto.conf"
-    run_load "$@" --protocol mqtt --url "tcp://127.0.0.1:$mqtt_port"
+    run_load "$@" --protocol mqtt --url "tcp://127.0.0.1:$mqtt_port" \
+        --server-version "$mosquitto_version"
 }
 
 # gateway PART LABEL SETTINGS URL SCENARIO ARGS...: SETTINGS are keys as environment variables.
@@ -108,7 +113,8 @@ gateway() {
     # shellcheck disable=SC2086 # words on purpose
     serve "$ws_port" "$OUT/ringpost.log" \
         env $settings taskset -c "$SERVER_CORE" "$RINGPOST" serve --config "$OUT/ringpost.toml"
-    run_load "$part" "$label" "$@" --protocol binary --url "$url"
+    run_load "$part" "$label" "$@" --protocol binary --url "$url" \
+        --server-version "$ringpost_version"
 }
 
 # gateways, as gateway: on the ring, and then on the gateway's other engine.
@@ -213,60 +219,42 @@ one_round() {
     fi
 }
 
-# PART LABEL FIGURE: the median, unless the load tool was the bottleneck in its phase.
-calm() {
-    local busy
-    busy=$(median "$1" "$2" "${4:-}load_busy_percent")
-    if awk -v b="$busy" 'BEGIN { exit !(b != "" && b < 85) }'; then
-        median "$1" "$2" "$3"
-    else
-        say "$1, $2: the load tool was ${busy:-?} % busy, its $3 does not count"
-    fi
-}
-
 # A rate that the load tool itself may have held down is a lower bound: good enough, or unknown.
 offline_row() {
-    local rate busy
-    rate=$(median offline ringpost rate_per_s)
-    busy=$(median offline ringpost load_busy_percent)
-    if awk -v r="$rate" -v b="$busy" 'BEGIN { exit !(r != "" && r < 50000 && b >= 85) }'; then
-        rate=
-        say "store and forward: the load tool was $busy % busy, its rate does not count"
-    fi
-    row "stored for absent users, messages/s" "$rate" at-least 50000
+    awk -F'\t' '
+        $1 == "offline" && $2 == "ringpost" && $4 == "rate_per_s" { rate[$3] = $5 }
+        $1 == "offline" && $2 == "ringpost" && $4 == "load_busy_percent" { busy[$3] = $5 }
+        END { for (round in rate) if (rate[round] >= 50000 || busy[round] < 85) print rate[round] }
+        ' "$known" | judge "stored for absent users, messages/s" at-least 50000
 }
 
 requirements() {
     local cpu=server_cpu_us user=server_cpu_user_us
-    printf '\n%-58s %12s  %s\n' "CPU per message or login; x: ringpost / mosquitto" \
-        measured required
+    printf '\n%-58s %12s  %-9s %-12s  %s\n' "CPU per message or login; x: ringpost / mosquitto" \
+        measured required "" "the rounds"
     ratio "1:1 acknowledged, D = 1, x" $cpu pairs-1 ringpost pairs-1 mosquitto 0.55
-    row "  its user time, share" "$(quotient "$(median pairs-1 ringpost $user)" \
-        "$(median pairs-1 ringpost $cpu)")" at-most 0.25
+    quotients pairs-1 ringpost $user pairs-1 ringpost $cpu |
+        judge "  its user time, share" at-most 0.25
     ratio "1:1 acknowledged, D = 16, x" $cpu pairs-16 ringpost pairs-16 mosquitto 0.09
-    row "  its user time, us" "$(median pairs-16 ringpost $user)" at-most 0.5
+    values pairs-16 ringpost $user | judge "  its user time, us" at-most 0.5
     ratio "fan-out 1 -> 1,000 acknowledged, depth 4, x" $cpu fanout ringpost fanout mosquitto 0.165
     ratio "login, open, x" $cpu connect ringpost connect mosquitto 1.06
     ratio "cross-shard / same-shard, D = 16" $cpu cross-shard ringpost same-shard ringpost 1.3
     ratio "wss / ws, D = 1" $cpu pairs-1 "ringpost wss" pairs-1 ringpost 1.4
-    row "user memory per idle wss session, bytes" \
-        "$(median idle "ringpost wss" rss_per_connection_bytes)" at-most 6000
-    row "user memory per idle ws session, bytes" \
-        "$(median idle ringpost rss_per_connection_bytes)" at-most 512
+    values idle "ringpost wss" rss_per_connection_bytes |
+        judge "user memory per idle wss session, bytes" at-most 6000
+    values idle ringpost rss_per_connection_bytes |
+        judge "user memory per idle ws session, bytes" at-most 512
     offline_row
-    row "open loop at half of its own D = 1 rate, p90, x" "$(quotient \
-        "$(calm half ringpost latency_p90_us)" \
-        "$(calm half mosquitto latency_p90_us)")" at-most 1.0
-    row "  both at half of the rival's D = 1 rate, p90, x" "$(quotient \
-        "$(calm half-rivals ringpost latency_p90_us)" \
-        "$(calm half mosquitto latency_p90_us)")" at-most 1.0
+    quotients half ringpost latency_p90_us half mosquitto latency_p90_us "" "" |
+        judge "open loop at half of its own D = 1 rate, p90, x" at-most 1.0
+    quotients half-rivals ringpost latency_p90_us half mosquitto latency_p90_us "" "" |
+        judge "  both at half of the rival's D = 1 rate, p90, x" at-most 1.0
     # What the load tool could not offer in the flood makes the figure worse, never better.
-    row "acknowledged of twice the capacity offered / peak" "$(quotient \
-        "$(median overload ringpost step2_acked_per_s)" \
-        "$(calm overload-peak ringpost acked_per_s)")" at-least 0.8
-    row "  p90 of its acknowledgements 5 s after / before" "$(quotient \
-        "$(calm overload ringpost step4_ack_p90_us step4_)" \
-        "$(calm overload ringpost step1_ack_p90_us step1_)")" at-most 2
+    quotients overload ringpost step2_acked_per_s overload-peak ringpost acked_per_s "no " "" |
+        judge "acknowledged of twice the capacity offered / peak" at-least 0.8
+    quotients overload ringpost step4_ack_p90_us overload ringpost step1_ack_p90_us step4_ step1_ |
+        judge "  back within 5 s: p90 of acknowledgements after / before" at-most 2
 }
 
 check() {
@@ -287,6 +275,7 @@ check() {
 
 main() {
     programs
+    ringpost_version=$("$RINGPOST" --version)
     check
     find_mosquitto
     write_configs
@@ -300,7 +289,7 @@ main() {
     rm -rf "$OUT/data"
 
     echo "$machine"
-    echo "$("$RINGPOST" --version), ${MOSQUITTO:+$("$MOSQUITTO" -h | head -1)}"
+    echo "$ringpost_version, $mosquitto_version"
     echo "$ROUNDS rounds of $DURATION s each"
     echo "reports: $OUT"
     # In the order of time: the rival is first in its shapes, so that the ratios are to it.

@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Load(Scenario),
+    Load(Box<Scenario>),
     #[command(flatten)]
     Show(Show),
 }
@@ -212,6 +212,12 @@ pub(crate) struct LoadArgs {
     /// The server's process, for its CPU time and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// What the server says of its own version, for the report: it is not asked.
+    #[arg(long, value_name = "TEXT")]
+    pub server_version: Option<String>,
+    /// The server has no messages of an earlier run: one that arrives nevertheless is a fault.
+    #[arg(long)]
+    pub fresh: bool,
     /// What to call the server in tables; the protocol if not given.
     #[arg(long)]
     label: Option<String>,
@@ -235,7 +241,8 @@ pub(crate) enum Protocol {
     ImDemo,
     /// MQTT 3.1.1.
     Mqtt,
-    /// The bare relays of `benches/runtimes`, without TLS; only `pairs`, `idle` and `connect`.
+    /// The bare relays of `benches/runtimes`, without TLS; only `pairs`, `idle` and `connect`, with
+    /// whole pairs: the first user is odd, and their number even.
     Relay,
 }
 
@@ -473,9 +480,10 @@ mod tests {
     use clap::CommandFactory;
 
     fn load(line: &str) -> Result<LoadArgs, clap::Error> {
-        let Command::Load(Scenario::Connect(Connect { load })) =
-            Args::try_parse_from(line.split(' '))?.command
-        else {
+        let Command::Load(scenario) = Args::try_parse_from(line.split(' '))?.command else {
+            panic!("{line} is no scenario");
+        };
+        let Scenario::Connect(Connect { load }) = *scenario else {
             panic!("{line} is another scenario");
         };
         Ok(load)

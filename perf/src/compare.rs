@@ -1,7 +1,8 @@
 //! Two reports side by side: is the second one worse?
 //!
 //! Owns: which direction of a figure is better, and the bound. Never: compares what says nothing
-//! about the server: a rate or a latency while a load tool was itself the bottleneck.
+//! about the server: a rate or a latency while a load tool was itself the bottleneck, how late that
+//! was, what the whole machine used.
 
 use crate::report::{MAX_BUSY, Report, in_phase, number, split_prefix};
 use std::collections::BTreeSet;
@@ -63,6 +64,7 @@ pub(crate) fn compare(
             )
         }));
     }
+    warnings.extend(machines_differ(a, b));
     let factor = 1.0 + bound_percent / 100.0;
     let names: BTreeSet<_> = a.figures.keys().chain(b.figures.keys()).collect();
     let row = |name: &String| {
@@ -74,6 +76,28 @@ pub(crate) fn compare(
     let (ok, conclusion) = conclude(a, b, &rows, bound_percent);
     let head = |name, of: &Report| format!("{name}: {} ({})", of.label, of.verdict());
     Ok(Comparison { rows, ok, heads: [head("A", a), head("B", b)], warnings, conclusion })
+}
+
+/// Where or on what the two runs were made, if that was not the same.
+fn machines_differ(a: &Report, b: &Report) -> Option<String> {
+    let facts = |report: &Report| {
+        let of = &report.manifest;
+        let server = of.server.as_ref().map(|server| server.affinity.clone());
+        [
+            ("processor", of.cpu_model.clone()),
+            ("number of processors", of.cores.to_string()),
+            ("kernel", of.kernel.clone()),
+            ("processors of the load", of.load_affinity.clone()),
+            ("processors of the server", server.unwrap_or_default()),
+        ]
+    };
+    let pairs = facts(a).into_iter().zip(facts(b));
+    let differ: Vec<_> = pairs
+        .filter(|((_, a), (_, b))| a != b)
+        .map(|((what, a), (_, b))| format!("{what} ({a:?} and {b:?})"))
+        .collect();
+    (!differ.is_empty())
+        .then(|| format!("the runs differ in {}: compare ratios, not figures", differ.join(", ")))
 }
 
 /// In which phases the load tool was the bottleneck (" in PREFIX", or "" of the only one), and how
@@ -121,6 +145,16 @@ fn change(name: &str, a: Option<f64>, b: Option<f64>, factor: f64, busy: bool) -
     if name.ends_with("_max_us") {
         return Change::NotJudged("one message decides it");
     }
+    if split_prefix(name).1.starts_with("late_") {
+        return Change::NotJudged("the load tool's own");
+    }
+    if WHOLE_MACHINE.iter().any(|what| name.contains(what)) {
+        return Change::NotJudged("of the whole machine");
+    }
+    // A difference of two readings may be; ratios say nothing there.
+    if a != b && (a <= 0.0 || b <= 0.0) {
+        return Change::NotJudged("not above zero");
+    }
     let is_time_or_rate = name.ends_with("_per_s") || name.ends_with("_us");
     if busy && is_time_or_rate && !split_prefix(name).1.starts_with("server_cpu") {
         return Change::NotJudged("the load tool was busy");
@@ -138,6 +172,10 @@ fn change(name: &str, a: Option<f64>, b: Option<f64>, factor: f64, busy: bool) -
         Change::Same
     }
 }
+
+/// The kernel's memory, which all processes share.
+const WHOLE_MACHINE: [&str; 4] =
+    ["slab_kib", "socket_kib", "slab_per_connection", "socket_per_connection"];
 
 fn conclude(a: &Report, b: &Report, rows: &[Row], bound: f64) -> (bool, String) {
     let judged = rows.iter().filter(|row| !matches!(row.change, Change::NotJudged(_))).count();
@@ -168,7 +206,7 @@ impl Row {
     fn ratio(&self) -> String {
         match (self.a, self.b) {
             (Some(a), Some(b)) if a == b => "1.00 x".to_owned(),
-            (Some(a), Some(b)) if a != 0.0 => format!("{:.2} x", b / a),
+            (Some(a), Some(b)) if a > 0.0 && b >= 0.0 => format!("{:.2} x", b / a),
             _ => "-".to_owned(),
         }
     }
@@ -223,13 +261,15 @@ mod tests {
             "latency_p99_us",
             "latency_max_us",
             "server_cpu_us",
-            "rss_full_kib",
+            "full_rss_kib",
+            "full_slab_kib",
+            "late_p99_us",
             "rss_per_connection_bytes",
             "load_busy_percent",
             "window_s",
             "pings_answered",
         ]);
-        prop::collection::vec((name, prop_oneof![Just(0.0), 1e-3f64..1e9]), 0..12)
+        prop::collection::vec((name, prop_oneof![Just(0.0), 1e-3f64..1e9, -1e9f64..-1e-3]), 0..12)
     }
 
     proptest! {
@@ -291,6 +331,39 @@ mod tests {
         assert_eq!(change_of(&comparison, "server_cpu_us"), Change::Same);
         assert!(comparison.ok);
         assert!(comparison.render().contains("the load tool of B was 85 % busy"));
+    }
+
+    #[test]
+    fn what_says_nothing_about_the_server_is_not_judged() {
+        let a = report(&[
+            ("full_slab_kib", 100.0),
+            ("loaded_socket_kib", 100.0),
+            ("slab_per_connection_bytes", 100.0),
+            ("step1_late_p99_us", 100.0),
+            ("rss_per_connection_bytes", -5.0),
+            ("server_cpu_us", 1.0),
+        ]);
+        let mut b = a.clone();
+        b.figures.values_mut().for_each(|value| *value = value.abs() * 3.0);
+        b.figure("server_cpu_us", 1.0);
+        let comparison = compare(&a, &b, 10.0, false).expect("one shape");
+        assert!(comparison.ok, "{}", comparison.render());
+        let judged = |row: &&Row| !matches!(row.change, Change::NotJudged(_));
+        assert_eq!(comparison.rows.iter().filter(judged).count(), 1);
+        assert!(!comparison.render().contains("-3.00 x"), "a ratio of a negative number");
+    }
+
+    #[test]
+    fn runs_on_different_machines_are_compared_with_a_warning() {
+        let a = report(&[("server_cpu_us", 1.0)]);
+        let same = compare(&a, &a, 10.0, false).expect("one shape").render();
+        assert!(!same.contains("differ"), "{same}");
+        let mut b = a.clone();
+        (b.manifest.kernel, b.manifest.load_affinity) = ("6.1".into(), "1".into());
+        let text = compare(&a, &b, 10.0, false).expect("one shape").render();
+        for what in ["kernel", "processors of the load", "\"6.1\""] {
+            assert!(text.contains(what), "{what} in {text}");
+        }
     }
 
     #[test]

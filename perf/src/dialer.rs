@@ -48,7 +48,15 @@ impl Dialer {
             self.next += 1;
             self.sources[self.next % self.sources.len()]
         });
-        sys::dialer(self.endpoint.address, source)
+        sys::dialer(self.endpoint.address, source).map_err(|error| {
+            match (error.kind(), source) {
+                // Binding chooses no port yet: it is the address itself.
+                (io::ErrorKind::AddrNotAvailable, Some(source)) => io::Error::other(format!(
+                    "{source} is no address of this machine (--bind-addrs)"
+                )),
+                _ => error,
+            }
+        })
     }
 
     /// The TLS state of a new connection, if the server speaks TLS.

@@ -1,7 +1,7 @@
 //! The loop of one worker: one ring, many connections, at most one send per connection and turn.
 //!
-//! Owns: connections, the login histogram, what is queued to be sent. Never: knows what is sent
-//! or why; a [`Handler`] does.
+//! Owns: connections, what is queued to be sent. Never: knows what is sent or why; a [`Handler`]
+//! does.
 
 mod conn;
 
@@ -55,8 +55,6 @@ pub(crate) struct Engine<C> {
     pub connected: u64,
     /// Logins since the start.
     pub logins: u64,
-    /// Nanoseconds from the dial to the session being usable.
-    pub login_ns: Histogram<u64>,
 }
 
 /// Buffers that serve one connection after the other.
@@ -91,7 +89,6 @@ impl<C: Client> Engine<C> {
             clock,
             connected: 0,
             logins: 0,
-            login_ns: histogram(),
         })
     }
 
@@ -148,13 +145,15 @@ impl<C: Client> Engine<C> {
 
     /// Hangs up on all, and waits until they are closed, for some seconds at most. A ring that is
     /// dropped with many connections occupies the kernel much longer, and with it everybody else.
+    /// Those that the server has not taken yet are not waited for: they end with the ring.
     pub(crate) fn hang_up_all(&mut self) {
         let end_ns = self.clock.now_ns() + HANG_UP.as_nanos() as u64;
         loop {
             let all = 0..self.conns.len();
             all.for_each(|index| self.hang_up(index));
             let now_ns = self.clock.now_ns();
-            if now_ns >= end_ns || self.conns.iter().all(Option::is_none) {
+            let dials = |conn: &Conn<C>| conn.state == State::Dialing;
+            if now_ns >= end_ns || self.conns.iter().flatten().all(dials) {
                 return;
             }
             self.turn(&mut Unheard, end_ns.min(now_ns + HANG_UP_TURN.as_nanos() as u64));
@@ -226,7 +225,6 @@ impl<C: Client> Engine<C> {
             conn.logged_in = true;
             self.connected += 1;
             self.logins += 1;
-            self.login_ns.saturating_record(now_ns - conn.dialled_ns);
         }
         if heard.is_ok() {
             self.io.receive(slot);

@@ -6,6 +6,7 @@ mod chart;
 mod plots;
 mod scale;
 
+use crate::manifest::ServerManifest;
 use crate::report::{Report, Verdict, number};
 use std::path::Path;
 
@@ -135,8 +136,13 @@ fn manifest(report: &Report) -> String {
         ("cores of the load", of.load_affinity.clone()),
         ("load command", of.command.clone()),
     ];
+    if !of.server_version.is_empty() {
+        rows.push(("server's version", of.server_version.clone()));
+    }
     if let Some(server) = &of.server {
-        rows.push(("server", format!("{} (process {})", server.executable, server.pid)));
+        let ServerManifest { pid, executable, executable_bytes, executable_date, .. } = server;
+        let file = format!("{} bytes, {executable_date}", grouped(*executable_bytes as f64));
+        rows.push(("server", format!("{executable} ({file}; process {pid})")));
         rows.push(("cores of the server", server.affinity.clone()));
         rows.push(("server command", server.command.clone()));
     }
@@ -185,11 +191,11 @@ const TILES: [(&str, &str, f64, &str); 8] = [
     ("latency_p99_us", "latency, p99", 1e3, "ms"),
     ("login_p99_us", "login, p99", 1e3, "ms"),
     ("rss_per_connection_bytes", "server memory per connection", 1.0, "bytes"),
-    ("held_connections", "connections held", 1.0, ""),
+    ("full_connections", "connections held", 1.0, ""),
     ("load_busy_percent", "load tool busy", 1.0, "%"),
 ];
 /// The counters that do not fail a run.
-const EXPECTED: [&str; 4] = ["sent", "acked", "delivered", "stale"];
+const EXPECTED: [&str; 5] = ["sent", "acked", "delivered", "stale", "unsent"];
 const STYLE: &str = include_str!("html/style.css");
 const GIB: f64 = (1u64 << 30) as f64;
 

@@ -105,6 +105,8 @@ fn traffic(
     shape: Shape,
 ) -> Result<Division<Traffic>, Abort> {
     let (count, each) = (conversations.len(), 1 + shape.receivers);
+    let ends = |pair: &Conversation| pair.first_receiver + shape.receivers as u32;
+    let users = setup.first_user..conversations.iter().map(ends).max().unwrap_or_default();
     let slices = slices(setup, count, each)?;
     let part = |range: &Range<usize>| {
         let share = range.len() as f64 / count as f64;
@@ -115,6 +117,7 @@ fn traffic(
         parts: slices.iter().map(part).collect(),
         slots: slots(&slices, each),
         connections: (count * each) as u64,
+        users,
     })
 }
 
@@ -135,6 +138,7 @@ fn crowd(setup: &Setup, phases: Vec<Phase>, plan: Plan) -> Result<Division<Crowd
         parts: slices.iter().map(part).collect(),
         slots: slots(&slices, 1),
         connections: u64::from(plan.users),
+        users: setup.first_user..setup.first_user.saturating_add(plan.users),
     })
 }
 
@@ -149,6 +153,8 @@ fn logins(setup: &Setup) -> Result<Division<Connect>, Abort> {
         parts: slices.iter().map(part).collect(),
         slots: slots(&slices, 1),
         connections: setup.login_concurrency as u64,
+        users: setup.first_user
+            ..setup.first_user + setup.login_concurrency as u32 * connect::USERS_PER_PLACE,
     })
 }
 

@@ -45,8 +45,10 @@ use std::thread;
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Load(Scenario::Smoke(args)) => told(smoke::smoke(&args, load)),
-        Command::Load(scenario) => exit_code(load(&scenario)),
+        Command::Load(scenario) => match *scenario {
+            Scenario::Smoke(args) => told(smoke::smoke(&args, load)),
+            scenario => exit_code(load(&scenario)),
+        },
         Command::Show(show) => told(show.run()),
     }
 }
@@ -71,7 +73,8 @@ fn load(scenario: &Scenario) -> bool {
     thread::scope(|scope| {
         let outcome = match Manifest::read(args.server_pid) {
             Ok(manifest) => {
-                report.manifest = manifest;
+                let server_version = args.server_version.clone().unwrap_or_default();
+                report.manifest = Manifest { server_version, ..manifest };
                 match args.protocol {
                     Protocol::Binary => launch::<Binary>(scope, scenario, args, &mut report),
                     Protocol::Mqtt => launch::<Mqtt>(scope, scenario, args, &mut report),
@@ -87,6 +90,9 @@ fn load(scenario: &Scenario) -> bool {
         };
         if let Err(Abort(why)) = outcome {
             report.abort(why);
+        }
+        if args.fresh {
+            report.expect_fresh();
         }
         report.conclude();
         report.print();

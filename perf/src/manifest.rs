@@ -41,6 +41,9 @@ pub(crate) struct Manifest {
     pub revision: String,
     /// The command line.
     pub command: String,
+    /// As whoever started the run says (`--server-version`); empty if he did not.
+    #[serde(default)]
+    pub server_version: String,
     pub server: Option<ServerManifest>,
 }
 
@@ -50,6 +53,12 @@ pub(crate) struct ServerManifest {
     pub pid: u32,
     /// The program's file name.
     pub executable: String,
+    /// Size and time of change of the program's file, which tell one build from another; 0 and
+    /// empty where it may not be read.
+    #[serde(default)]
+    pub executable_bytes: u64,
+    #[serde(default)]
+    pub executable_date: String,
     pub command: String,
     /// Cores that its main thread may use.
     pub affinity: String,
@@ -83,6 +92,7 @@ impl Manifest {
                 .map(|word| quoted(&word.to_string_lossy()))
                 .collect::<Vec<_>>()
                 .join(" "),
+            server_version: String::new(),
             server: server_pid.map(ServerManifest::read).transpose()?,
         })
     }
@@ -111,9 +121,14 @@ impl ServerManifest {
         // Another user's program may hide its path; its short name is public.
         let name = name.or_else(|| Some(process.stat().ok()?.comm));
         let words = process.cmdline().unwrap_or_default();
+        // The file that runs, also when another one has taken its place.
+        let file = std::fs::metadata(format!("/proc/{pid}/exe")).ok();
+        let changed = file.as_ref().and_then(|file| file.modified().ok());
         Ok(Self {
             pid,
             executable: name.unwrap_or_default(),
+            executable_bytes: file.as_ref().map_or(0, std::fs::Metadata::len),
+            executable_date: changed.map(|time| date(time.into())).unwrap_or_default(),
             command: words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
             affinity: process.status().as_ref().map(affinity).unwrap_or_default(),
         })
@@ -164,12 +179,14 @@ mod tests {
             ("version", &manifest.version),
             ("command", &manifest.command),
             ("executable", &server.executable),
+            ("executable's date", &server.executable_date),
             ("server's command", &server.command),
             ("server's affinity", &server.affinity),
         ] {
             assert!(!fact.is_empty(), "{what} of {manifest:?}");
         }
         assert!(manifest.cores > 0 && manifest.memory_bytes > 0 && manifest.file_max > 0);
+        assert!(server.executable_bytes > 0 && !server.executable.contains('/'));
         assert_eq!((manifest.date.len(), server.pid), ("2026-01-01T00:00:00Z".len(), pid));
         assert_eq!(manifest.load_affinity, server.affinity, "they are the same process");
         assert!(manifest.summary().contains(&manifest.kernel));

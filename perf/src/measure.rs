@@ -1,13 +1,12 @@
 //! The histograms of a worker's measured phases.
 //!
-//! Owns: which phase a message counts in: the one in which it was due, however late it came, so
-//! that a server that stalls at the end of a phase is seen to stall. What was stored before
+//! Owns: which phase a message or a login counts in: the one in which it was due, however late it
+//! came, so that a server that stalls at the end of a phase is seen to stall. What was stored before
 //! (`fetch`) counts in the phase in which it comes. Never: counts messages.
 
 use crate::engine::histogram;
 use crate::phase::{Phase, Step};
 use crate::worker::{Histograms, Interval};
-use hdrhistogram::Histogram;
 use std::mem;
 
 /// All times are in nanoseconds of the run.
@@ -31,8 +30,16 @@ impl Set {
     fn has(&self, due_ns: u64) -> bool {
         match self.by_arrival {
             true => self.until_ns == u64::MAX,
-            false => (self.from_ns..self.until_ns).contains(&due_ns),
+            false => self.spans(due_ns),
         }
+    }
+
+    fn spans(&self, at_ns: u64) -> bool {
+        (self.from_ns..self.until_ns).contains(&at_ns)
+    }
+
+    fn record(&mut self, what: &'static str, took_ns: u64) {
+        self.histograms.entry(what).or_insert_with(histogram).saturating_record(took_ns);
     }
 }
 
@@ -41,9 +48,9 @@ impl Measures {
         Self { sets: Vec::new(), interval: Interval::new() }
     }
 
-    /// The phase changes at `now_ns`; `logins` is what was measured since the last change.
-    pub(crate) fn enter(&mut self, phase: &Phase, now_ns: u64, logins: &mut Histogram<u64>) {
-        self.end(now_ns, logins);
+    /// The phase changes at `now_ns`.
+    pub(crate) fn enter(&mut self, phase: &Phase, now_ns: u64) {
+        self.end(now_ns);
         if let Some(prefix) = &phase.measured {
             self.sets.push(Set {
                 prefix: prefix.clone(),
@@ -56,14 +63,18 @@ impl Measures {
     }
 
     /// The last phase is over.
-    pub(crate) fn end(&mut self, now_ns: u64, logins: &mut Histogram<u64>) {
-        if let Some(set) = self.sets.last_mut().filter(|set| set.until_ns == u64::MAX) {
-            set.until_ns = now_ns;
-            if !logins.is_empty() {
-                set.histograms.insert("login", logins.clone());
-            }
+    pub(crate) fn end(&mut self, now_ns: u64) {
+        if let Some(set) = self.sets.last_mut() {
+            set.until_ns = set.until_ns.min(now_ns);
         }
-        logins.reset();
+    }
+
+    /// A login that was begun at `dialled_ns` has ended at `now_ns`: the session is usable, or
+    /// nobody waits for it any more, and it would have taken longer than this.
+    pub(crate) fn logged_in(&mut self, dialled_ns: u64, now_ns: u64) {
+        if let Some(set) = self.sets.iter_mut().rev().find(|set| set.spans(dialled_ns)) {
+            set.record("login", now_ns.saturating_sub(dialled_ns));
+        }
     }
 
     /// A message due at `due_ns` has come at `now_ns`.
@@ -80,6 +91,11 @@ impl Measures {
         self.record("ack", due_ns, took_ns);
     }
 
+    /// A message due at `due_ns` had its turn at `now_ns`: how late we are ourselves.
+    pub(crate) fn turned(&mut self, due_ns: u64, now_ns: u64) {
+        self.record("late", due_ns, now_ns.saturating_sub(due_ns));
+    }
+
     /// A message due at `due_ns` will never be sent: it would have taken longer than this.
     pub(crate) fn given_up(&mut self, due_ns: u64, now_ns: u64) {
         let age_ns = now_ns.saturating_sub(due_ns);
@@ -89,7 +105,7 @@ impl Measures {
 
     fn record(&mut self, what: &'static str, due_ns: u64, took_ns: u64) {
         if let Some(set) = self.sets.iter_mut().rev().find(|set| set.has(due_ns)) {
-            set.histograms.entry(what).or_insert_with(histogram).saturating_record(took_ns);
+            set.record(what, took_ns);
         }
     }
 
@@ -108,6 +124,7 @@ impl Measures {
 mod tests {
     use super::*;
     use crate::phase::Until;
+    use hdrhistogram::Histogram;
     use std::time::Duration;
 
     fn phase(step: Step, prefix: &str) -> Phase {
@@ -115,21 +132,22 @@ mod tests {
     }
 
     #[test]
-    fn a_message_counts_where_it_was_due_and_stored_ones_where_they_come() {
-        let (mut measures, mut logins) = (Measures::new(), histogram());
+    fn a_message_or_login_counts_where_it_was_due_and_stored_ones_where_they_come() {
+        let mut measures = Measures::new();
         let load = Step::Load { rate_per_s: None };
         measures.arrived(50, 60);
-        measures.enter(&phase(load.clone(), "one"), 100, &mut logins);
+        measures.enter(&phase(load.clone(), "one"), 100);
         measures.arrived(99, 110);
-        measures.enter(&phase(load, "two"), 1_000_000, &mut logins);
+        measures.enter(&phase(load, "two"), 1_000_000);
         // Late by a second: of the first phase all the same.
         measures.arrived(200, 1_000_000_000);
         measures.acked(1_000_000, 2_000_000);
         measures.given_up(2_000_000, 3_000_000);
-        logins.record(7_000).expect("in bounds");
-        measures.enter(&phase(Step::Fetch, "three"), 2_000_000_000, &mut logins);
+        measures.enter(&phase(Step::Fetch, "three"), 2_000_000_000);
+        // Begun in the second phase, and stuck for long after it.
+        measures.logged_in(3_000_000, 20_000_000_000);
         measures.arrived(300, 2_000_000_001);
-        measures.end(3_000_000_000, &mut logins);
+        measures.end(3_000_000_000);
         measures.arrived(300, 4_000_000_001);
         let sets = measures.conclude();
         let counts: Vec<_> = sets
@@ -141,5 +159,6 @@ mod tests {
             .collect();
         assert_eq!(counts, [("one", 2, 0, 0), ("two", 1, 2, 1), ("three", 1, 0, 0)]);
         assert!(sets[0].1["latency"].max() >= 999_000_000);
+        assert!(sets[1].1["login"].max() >= 19_900_000_000);
     }
 }

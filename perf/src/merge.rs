@@ -1,10 +1,10 @@
 //! One report from those of several load processes that drove one server at the same time.
 //!
-//! Owns: how each kind of value adds up. Never: hides a part that failed; its failures and notes
-//! carry its name. What is read from the server counts once: it is taken from the *primary* part,
+//! Owns: how each kind of value adds up, and whether the parts were one run at all. Never: hides a
+//! part that failed; its failures and notes carry its name. What is read from the server counts once: it is taken from the *primary* part,
 //! the first that watched the server's process.
 
-use crate::report::{Phase, Report, SavedHistogram, split_prefix};
+use crate::report::{Phase, Report, SavedHistogram, in_phase, split_prefix};
 use crate::sample::Sample;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,12 +41,11 @@ pub(crate) fn merge(parts: &[Part]) -> Result<Report, String> {
         merged.notes.extend(part.notes.iter().map(named));
         merged.tally = merged.tally + part.tally;
     }
-    let apart = apart_s(parts);
-    if apart > MAX_APART_S {
-        merged.notes.push(format!(
-            "the parts started {apart:.1} s apart: rates are summed as if their windows were one"
-        ));
-    }
+    merged.failures.extend(windows_apart(parts));
+    merged.failures.extend(users_shared(parts));
+    merged.ok &= merged.failures.is_empty();
+    let all = parts.iter().map(|(_, part)| part.users).filter(|users| *users != (0, 0));
+    merged.users = all.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
     figures(parts, &mut merged);
     histograms(parts, &mut merged)?;
     let start_s = offset_s(parts, primary);
@@ -154,9 +153,54 @@ fn histograms(parts: &[Part], merged: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Seconds from the start of the earliest part to that of the latest.
-fn apart_s(parts: &[Part]) -> f64 {
-    parts.iter().map(|(_, part)| offset_s(parts, part)).fold(0.0, f64::max)
+/// The measured windows that all parts should have had at the same time, and had not: their sums
+/// are of nothing that ever happened.
+fn windows_apart(parts: &[Part]) -> Vec<String> {
+    let mut windows: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for (_, part) in parts {
+        for (prefix, from_s, to_s) in measured(part) {
+            let at_s = offset_s(parts, part);
+            windows.entry(prefix).or_default().push((from_s + at_s, to_s + at_s));
+        }
+    }
+    let apart = |(prefix, windows): (&str, Vec<(f64, f64)>)| {
+        let latest_s = windows.iter().map(|(from_s, _)| *from_s).fold(0.0, f64::max);
+        let earliest_s = windows.iter().map(|(_, to_s)| *to_s).fold(f64::INFINITY, f64::min);
+        let longest_s = windows.iter().map(|(from_s, to_s)| to_s - from_s).fold(0.0, f64::max);
+        let share = ((earliest_s - latest_s) / longest_s).max(0.0);
+        (share < MIN_OVERLAP).then(|| {
+            format!(
+                "the measured windows{} of the parts have {:.0} % in common, and {:.0} % are \
+                 needed: start the load processes together",
+                in_phase(prefix),
+                share * 100.0,
+                MIN_OVERLAP * 100.0
+            )
+        })
+    };
+    windows.into_iter().filter(|(_, windows)| windows.len() > 1).filter_map(apart).collect()
+}
+
+/// Prefix, start and end of every measured phase, in seconds of the part.
+fn measured(part: &Report) -> impl Iterator<Item = (&str, f64, f64)> {
+    part.phases.iter().enumerate().filter_map(|(at, phase)| {
+        let next_s = part.phases.get(at + 1).map(|next| next.start_s);
+        let end_s = next_s.or_else(|| Some(part.series.last()?.at_s))?;
+        Some((phase.measured.as_deref()?, phase.start_s, end_s.max(phase.start_s)))
+    })
+}
+
+/// Parts that logged in as the same users: each threw the other's out.
+fn users_shared(parts: &[Part]) -> Option<String> {
+    let mut ranges: Vec<_> = parts
+        .iter()
+        .filter(|(_, part)| part.users != (0, 0))
+        .map(|(name, part)| (part.users, name))
+        .collect();
+    ranges.sort_unstable();
+    let shared = ranges.windows(2).find(|pair| pair[1].0.0 < pair[0].0.1)?;
+    let [(_, a), (_, b)] = shared else { return None };
+    Some(format!("{a} and {b} have users in common: give each part its own (--first-user)"))
 }
 
 /// Seconds from the start of the earliest part to that of `part`.
@@ -166,7 +210,7 @@ fn offset_s(parts: &[Part], part: &Report) -> f64 {
 }
 
 fn shifted(phase: &Phase, by_s: f64) -> Phase {
-    Phase { name: phase.name.clone(), start_s: phase.start_s + by_s }
+    Phase { start_s: phase.start_s + by_s, ..phase.clone() }
 }
 
 /// One sample for every second in which any part took one.
@@ -248,8 +292,8 @@ fn worst(sum: &mut Option<[f64; 3]>, part: Option<[f64; 3]>) {
     };
 }
 
-/// Farther apart, the windows of the parts overlap too little to be called one run.
-const MAX_APART_S: f64 = 2.0;
+/// With less in common, the windows of the parts are not one.
+const MIN_OVERLAP: f64 = 0.8;
 
 #[cfg(test)]
 mod tests;

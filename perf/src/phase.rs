@@ -13,6 +13,9 @@ pub(crate) enum Step {
     Fetch,
     /// Holds what is connected; everybody answers pings.
     Hold,
+    /// Everybody writes a note to his neighbour, so that both show that they are alive at the
+    /// server.
+    Probe,
     /// Messages: closed loop, or at a rate of so many per second over all workers.
     Load { rate_per_s: Option<f64> },
     /// Sends no more and waits for the acknowledgements under way, and for the arrivals, too.

@@ -43,6 +43,9 @@ pub(crate) struct Report {
     pub histograms: BTreeMap<String, SavedHistogram>,
     /// In the order of their starts.
     pub phases: Vec<Phase>,
+    /// The first user's number and the one after the last; 0 and 0: not known.
+    #[serde(default)]
+    pub users: (u32, u32),
     /// In the order of time.
     pub series: Vec<Sample>,
 }
@@ -53,6 +56,9 @@ pub(crate) struct Phase {
     pub name: String,
     /// Seconds since the start of the run.
     pub start_s: f64,
+    /// What the names of its figures start with; `None`: it has none.
+    #[serde(default)]
+    pub measured: Option<String>,
 }
 
 /// What a report says in a word.
@@ -81,6 +87,7 @@ impl Default for Report {
             figures: BTreeMap::new(),
             histograms: BTreeMap::new(),
             phases: Vec::new(),
+            users: (0, 0),
             series: Vec::new(),
         }
     }
@@ -110,6 +117,16 @@ impl Report {
     pub(crate) fn abort(&mut self, why: String) {
         self.failures.push(why);
         self.partial = true;
+    }
+
+    /// The server had no messages of an earlier run when this one began.
+    pub(crate) fn expect_fresh(&mut self) {
+        if self.tally.stale > 0 {
+            self.failures.push(format!(
+                "{} messages of an earlier run arrived from a server that should have had none",
+                self.tally.stale
+            ));
+        }
     }
 
     /// Draws the verdict; the last step before the report is shown.
@@ -227,11 +244,12 @@ pub(crate) fn split_prefix(figure: &str) -> (&str, &str) {
 }
 
 /// How the names of figures begin that every measured phase has.
-const PHASE_FIGURES: [&str; 8] = [
+const PHASE_FIGURES: [&str; 9] = [
     "acked_per_s",
     "ack_p",
+    "late_",
     "latency_p",
-    "load_busy_percent",
+    "load_",
     "login_p",
     "rate_per_s",
     "server_",
@@ -243,7 +261,8 @@ pub(crate) fn in_phase(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
 }
 
-/// From this per cent of its processors on, the load tool may be what limits the rate.
+/// From this per cent of a processor for its busiest thread, or of all its processors, the load tool
+/// may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
 
 /// Whole numbers where they are large, three digits where they are small.
@@ -272,7 +291,7 @@ mod tests {
         latency.saturating_record(1_234_567);
         report.percentiles("latency", &latency);
         report.tally.sent = 1;
-        report.phases.push(Phase { name: "ramp".into(), start_s: 0.25 });
+        report.phases.push(Phase { name: "ramp".into(), start_s: 0.25, measured: None });
         let latency_us = Some([1.0, 2.0, 3.0]);
         report.series.push(Sample { at_s: 0.5, latency_us, ..Sample::default() });
         report
@@ -327,12 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_an_earlier_run_fails_only_on_a_fresh_server() {
+        let mut report = full();
+        report.tally.stale = 2;
+        let mut fresh = report.clone();
+        report.conclude();
+        fresh.expect_fresh();
+        fresh.conclude();
+        assert_eq!((report.verdict(), fresh.verdict()), (Verdict::Ok, Verdict::Failed));
+        assert!(fresh.failures[0].starts_with("2 messages of an earlier run"));
+    }
+
+    #[test]
     fn the_phase_of_a_figure_is_told_from_its_name() {
         for (figure, split) in [
             ("server_cpu_us", ("", "server_cpu_us")),
             ("round2_ramp_server_cpu_us", ("round2_ramp_", "server_cpu_us")),
             ("step3_latency_p99_us", ("step3_", "latency_p99_us")),
             ("fetch_rate_per_s", ("fetch_", "rate_per_s")),
+            ("step1_late_p99_us", ("step1_", "late_p99_us")),
+            ("return_load_waited_percent", ("return_", "load_waited_percent")),
             ("full_rss_kib", ("", "full_rss_kib")),
         ] {
             assert_eq!(split_prefix(figure), split);

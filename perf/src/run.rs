@@ -19,6 +19,7 @@ use hdrhistogram::Histogram;
 use meter::Meter;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -34,6 +35,8 @@ pub(crate) struct Division<P> {
     pub slots: u32,
     /// Connections of all.
     pub connections: u64,
+    /// Whose they are; nobody else may log in as one of them meanwhile.
+    pub users: Range<u32>,
 }
 
 /// Carries a run out and fills in the report, as far as it came. The workers' threads belong to
@@ -45,7 +48,8 @@ pub(crate) fn run<'scope, C: Client, P: Part<C> + Send + 'scope>(
     dialer: &Dialer,
     report: &mut Report,
 ) -> Result<(), Abort> {
-    let Division { phases, parts, slots, connections } = division;
+    let Division { phases, parts, slots, connections, users } = division;
+    report.users = (users.start, users.end);
     let workers = parts.len();
     let (board, clock) = (Arc::new(Board::new(workers)), Clock::start());
     let phases: Arc<[Phase]> = phases.into();
@@ -122,8 +126,8 @@ impl Coordinator<'_> {
 
     fn begin(&mut self, index: usize, phase: &Phase) -> Result<(), Abort> {
         let start_s = self.now_s();
-        let started = crate::report::Phase { name: phase.name.clone(), start_s };
-        self.report.phases.push(started);
+        let (name, measured) = (phase.name.clone(), phase.measured.clone());
+        self.report.phases.push(crate::report::Phase { name, start_s, measured });
         let target = matches!(phase.step, Step::LogIn(_) | Step::Fetch | Step::Outage);
         self.progress.phase(&phase.name, target.then_some(self.connections));
         self.board.enter(index);
@@ -139,6 +143,7 @@ impl Coordinator<'_> {
         let start_s = self.now_s();
         let mut watch = Watch { progress: [0; 8], changed_s: start_s };
         let mut next_sample_s = start_s;
+        let end_s = start_s + self.longest_s(phase);
         loop {
             let (now_s, counts) = (self.now_s(), self.board.counts());
             let reached = self.reached(index, phase, counts);
@@ -157,14 +162,32 @@ impl Coordinator<'_> {
             if phase.watched || phase.until == Until::Reached {
                 watch.check(counts, now_s, self.setup.patience, phase, self.connections)?;
             }
+            if now_s > end_s {
+                return Err(Abort(format!(
+                    "phase \"{}\" has not ended within {:.0} s: {} of {} connections are up",
+                    phase.name,
+                    now_s - start_s,
+                    counts.connected,
+                    self.connections
+                )));
+            }
             self.hear(TICK)?;
         }
+    }
+
+    /// What tries again and again makes progress again and again, and may never come to an end.
+    fn longest_s(&self, phase: &Phase) -> f64 {
+        if !phase.stubborn || phase.until != Until::Reached {
+            return f64::INFINITY;
+        }
+        let logins_per_s = self.setup.ramp_per_s.unwrap_or(SLOW_LOGINS).min(SLOW_LOGINS);
+        STUBBORN * self.setup.patience.as_secs_f64() + self.connections as f64 / logins_per_s
     }
 
     fn reached(&self, index: usize, phase: &Phase, counts: Counts) -> bool {
         let arrived = match phase.step {
             Step::Drain { arrivals } => !arrivals || counts.arrived >= counts.due,
-            Step::Fetch => counts.arrived >= counts.due,
+            Step::Fetch | Step::Probe => counts.arrived >= counts.due,
             _ => true,
         };
         arrived && self.board.reached(index)
@@ -247,11 +270,12 @@ impl Coordinator<'_> {
         self.percentiles();
         let counts = self.board.counts();
         let mut ledgers = Vec::new();
-        let (mut failed_logins, mut lost_connections) = (0, 0);
+        let (mut failed_logins, mut lost_connections, mut unfinished_logins) = (0, 0, 0);
         for (_, outcome) in &mut self.done {
             self.report.tally = self.report.tally + outcome.tally;
             failed_logins += outcome.failed_logins;
             lost_connections += outcome.lost_connections;
+            unfinished_logins += outcome.unfinished_logins;
             ledgers.push(std::mem::take(&mut outcome.ledger));
         }
         if failed_logins > 0 {
@@ -259,6 +283,12 @@ impl Coordinator<'_> {
         }
         if lost_connections > 0 {
             self.report.failures.push(format!("{lost_connections} connections were lost"));
+        }
+        if outcome.is_ok() && unfinished_logins > 0 {
+            let patience = self.setup.patience;
+            self.report.failures.push(format!(
+                "{unfinished_logins} logins had not ended {patience:?} after the last was begun"
+            ));
         }
         self.report.figure("pings_answered", counts.pings as f64);
         if outcome.is_ok() {
@@ -364,6 +394,10 @@ fn cores(workers: usize) -> f64 {
     thread::available_parallelism().map_or(1, usize::from).min(workers) as f64
 }
 
+/// A crowd whose logins are tried again may take so many times the patience, and the time that its
+/// logins take at so many per second, which is slow.
+const STUBBORN: f64 = 3.0;
+const SLOW_LOGINS: f64 = 200.0;
 /// How long a command of `storm` may take after everybody is back.
 const COMMAND: Duration = Duration::from_secs(5);
 /// How long workers may take to add up what they have seen.

@@ -7,6 +7,7 @@
 use procfs::process::{LimitValue, Process};
 use procfs::{Current, Meminfo, ProcError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 
 /// One point of a run's time series, taken about once a second.
@@ -75,6 +76,18 @@ pub(crate) struct Reading {
     pub load_cpu_s: f64,
 }
 
+/// What a thread of this process had until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Thread {
+    /// Time on a processor.
+    pub ran_s: f64,
+    /// Time that it could have run and had none.
+    pub waited_s: f64,
+}
+
+/// By thread number.
+pub(crate) type Threads = BTreeMap<i32, Thread>;
+
 /// Reads one server process, this process and the machine.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -103,6 +116,17 @@ impl Sampler {
             host: host_sample()?,
             load_cpu_s: seconds(own.utime) + seconds(own.stime),
         })
+    }
+
+    /// The threads of this process; none where the kernel keeps no account of them.
+    pub(crate) fn threads(&self) -> Threads {
+        let tasks = self.own.tasks().into_iter().flatten().flatten();
+        let read = tasks.filter_map(|task| {
+            let of = task.schedstat().ok()?;
+            let (ran_s, waited_s) = (of.sum_exec_runtime as f64 / NS, of.run_delay as f64 / NS);
+            Some((task.tid, Thread { ran_s, waited_s }))
+        });
+        read.collect()
     }
 
     pub(crate) fn without_server(self) -> Self {
@@ -194,12 +218,19 @@ fn failed(what: &str, error: ProcError) -> io::Error {
         ProcError::Io(error, _) if error.raw_os_error() == Some(libc::ESRCH) => {
             (io::ErrorKind::NotFound, "has ended".to_owned())
         }
+        // Ours to answer for, not that process's.
+        ProcError::Io(error, _)
+            if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) =>
+        {
+            return error;
+        }
         other => (io::ErrorKind::Other, format!("cannot be read: {other}")),
     };
     io::Error::new(kind, format!("{what} {why}"))
 }
 
 const KIB: u64 = 1024;
+const NS: f64 = 1e9;
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +248,21 @@ mod tests {
         assert!(reading.host.files_allocated > 0);
         let (soft, hard) = open_file_limits().expect("limits");
         assert!(0 < soft && soft <= hard);
+    }
+
+    #[test]
+    fn a_thread_that_works_is_told_from_the_others() {
+        let sampler = Sampler::new(None).expect("this process");
+        let before = sampler.threads();
+        let busy = |threads: &Threads| {
+            let ran = |(tid, now): (&i32, &Thread)| {
+                now.ran_s - before.get(tid).map_or(0.0, |before| before.ran_s)
+            };
+            threads.iter().map(ran).fold(0.0, f64::max)
+        };
+        // Works until the kernel says so; it accounts in ticks at the latest.
+        while busy(&sampler.threads()) < 0.02 {}
+        assert!(before.values().all(|thread| thread.ran_s >= 0.0 && thread.waited_s >= 0.0));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod traffic;
 
 use crate::check::MIN_PAYLOAD;
 use crate::client::{Login, text};
+use crate::sample;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -21,7 +22,24 @@ pub(crate) struct Abort(pub String);
 
 impl From<io::Error> for Abort {
     fn from(error: io::Error) -> Self {
-        Self(error.to_string())
+        Self(told(&error))
+    }
+}
+
+/// What the kernel said, and where it is a limit of this machine, what to do about it.
+pub(crate) fn told(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => {
+            let (_, most) = sample::open_file_limits().unwrap_or_default();
+            format!(
+                "too few open files: this process may have {most}; raise the limit (ulimit -Hn), \
+                 or ask for fewer connections, logins at a time (--concurrency) or rings"
+            )
+        }
+        Some(libc::EADDRNOTAVAIL) => "no port is left towards the server: connect from more \
+             addresses of this machine (--bind-addrs), or widen net.ipv4.ip_local_port_range"
+            .to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -81,3 +99,18 @@ impl Setup {
 }
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
+/// Longer than servers wait before they send what was not acknowledged again: Ringpost two seconds.
+pub(crate) const REPEATS: Duration = Duration::from_millis(2_500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_this_machine_are_told_with_what_to_do() {
+        let told = |code| told(&io::Error::from_raw_os_error(code));
+        assert!(told(libc::EMFILE).contains("ulimit -Hn"));
+        assert!(told(libc::EADDRNOTAVAIL).contains("--bind-addrs"));
+        assert!(told(libc::ECONNREFUSED).contains("refused"));
+    }
+}

@@ -5,6 +5,7 @@
 use crate::report::Report;
 use crate::{compare, html, merge, table};
 use clap::Subcommand;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +60,7 @@ impl Show {
                 Ok(comparison.ok)
             }
             Self::Merge { out, files } => {
+                each_once(files)?;
                 let part = |file: &PathBuf| Ok((file.display().to_string(), Report::load(file)?));
                 let parts = files.iter().map(part).collect::<Result<Vec<_>, String>>()?;
                 let merged = merge::merge(&parts)?;
@@ -76,6 +78,19 @@ impl Show {
     }
 }
 
+/// # Errors
+/// If a file is named twice, by whatever path: it would count twice.
+fn each_once(files: &[PathBuf]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    // What is not there is told when it is read.
+    for file in files.iter().filter_map(|file| file.canonicalize().ok()) {
+        if !seen.insert(file.clone()) {
+            return Err(format!("{} is named twice", file.display()));
+        }
+    }
+    Ok(())
+}
+
 fn per_cent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
@@ -87,13 +102,15 @@ fn per_cent(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    /// A folder with a good report `a.json`, a bad one `b.json`, and a foreign file `c.json`.
+    /// A folder with a good report `a.json` and its copy `a2.json`, a bad one `b.json`, and a foreign
+    /// file `c.json`.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         let mut report = Report { label: "x".into(), shape: "pairs".into(), ..Report::default() };
         report.figure("rate_per_s", 100.0);
         report.conclude();
         report.save(&folder.path().join("a.json")).expect("written");
+        report.save(&folder.path().join("a2.json")).expect("written");
         report.abort("the server is gone".into());
         report.conclude();
         report.save(&folder.path().join("b.json")).expect("written");
@@ -114,7 +131,7 @@ mod tests {
         };
         for (file, is_good) in [(&good, true), (&bad, false)] {
             let merge =
-                Show::Merge { out: path("m.json"), files: vec![good.clone(), file.clone()] };
+                Show::Merge { out: path("m.json"), files: vec![path("a2.json"), file.clone()] };
             let html = Show::Html { file: file.clone(), output: path("a.html") };
             let table = Show::Table { files: vec![file.clone()] };
             for show in [table, compare(file), merge, html] {
@@ -135,6 +152,16 @@ mod tests {
         let missing = folder.path().join("d.json");
         let error = Show::Html { file: missing, output: foreign }.run().expect_err("missing");
         assert!(error.contains("d.json"), "{error}");
+    }
+
+    #[test]
+    fn a_file_counts_once_in_a_merger() {
+        let folder = folder();
+        let (a, m) = (folder.path().join("a.json"), folder.path().join("m.json"));
+        let detour = folder.path().join("..").join(folder.path().file_name().expect("a name"));
+        let files = vec![a, detour.join("a.json")];
+        let error = Show::Merge { out: m.clone(), files }.run().expect_err("twice");
+        assert!(error.contains("twice") && !m.exists(), "{error}");
     }
 
     #[test]

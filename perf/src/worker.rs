@@ -10,9 +10,12 @@ use crate::dialer::Dialer;
 use crate::engine::{Clock, Engine, Handler};
 use crate::phase::Phase;
 use crate::scenario::exchange::Ledger;
-use crate::scenario::{Abort, SECOND};
+use crate::scenario::{Abort, SECOND, told};
 use hdrhistogram::Histogram;
+use shards::io::Errno;
+use shards::io::probe::SetupError;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -37,7 +40,7 @@ pub(crate) trait Part<C: Client>: Handler<C> {
     fn conclude(self, engine: &mut Engine<C>) -> Outcome;
 }
 
-/// In nanoseconds, by what they tell: `latency`, `ack`, `login`.
+/// In nanoseconds, by what they tell: `latency`, `ack`, `login`, `late`.
 pub(crate) type Histograms = BTreeMap<&'static str, Histogram<u64>>;
 
 /// Of the messages of about a second, in nanoseconds.
@@ -65,6 +68,8 @@ pub(crate) struct Outcome {
     /// Logins that failed, and connections that were lost, and were tried again.
     pub failed_logins: u64,
     pub lost_connections: u64,
+    /// Logins still under way when nobody waited any more.
+    pub unfinished_logins: u64,
     /// By the prefix of their phases' figures.
     pub measured: Vec<(String, Histograms)>,
 }
@@ -94,7 +99,12 @@ pub(crate) fn run<C: Client, P: Part<C>>(job: Job, mut part: P) {
     let mut engine = match Engine::new(job.dialer.clone(), job.clock, job.slots) {
         Ok(engine) => engine,
         Err(error) => {
-            let why = Abort(error.to_string());
+            let why = Abort(match error {
+                SetupError::Kernel {
+                    error: Errno(code @ (libc::EMFILE | libc::ENFILE)), ..
+                } => told(&io::Error::from_raw_os_error(code)),
+                other => other.to_string(),
+            });
             let _ = job.notes.send(Note::Done(Err(why), Outcome::default()));
             return;
         }

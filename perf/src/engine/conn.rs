@@ -4,6 +4,7 @@
 //! Never: asks the kernel for anything.
 
 use crate::client::{Client, Endpoint, Event, Refused, Target};
+use crate::scenario::told;
 use crate::tls;
 use rustls::ClientConnection;
 use shards::io::Slot;
@@ -34,7 +35,7 @@ pub(super) struct Conn<C> {
     /// To be closed when everything is sent.
     pub(super) closing: bool,
     pub(super) logged_in: bool,
-    pub(super) dialled_ns: u64,
+    dialled_ns: u64,
     /// Why it is closing. Valid exactly while [`State::Closing`].
     pub(super) why: Option<Closed>,
 }
@@ -47,6 +48,8 @@ pub(crate) struct Port<'a, C> {
     closing: &'a mut bool,
     /// When the bytes at hand were received, in nanoseconds of the run.
     pub now_ns: u64,
+    /// When this connection was begun, likewise.
+    pub dialled_ns: u64,
 }
 
 impl<C: Client> Port<'_, C> {
@@ -85,7 +88,7 @@ impl fmt::Display for Closed {
             Self::Asked => write!(f, "closed as asked"),
             Self::ByServer => write!(f, "the server closed the connection"),
             Self::Refused(why) => why.fmt(f),
-            Self::Broken(error) => error.fmt(f),
+            Self::Broken(error) => f.write_str(&told(error)),
         }
     }
 }
@@ -139,8 +142,8 @@ impl<C: Client> Conn<C> {
     ) -> Result<(), Closed> {
         plain.clear();
         let out = if self.tls.is_some() { &mut *plain } else { &mut self.out };
-        let (client, closing) = (&mut self.client, &mut self.closing);
-        act(&mut Port { client, out, closing, now_ns });
+        let (client, closing, dialled_ns) = (&mut self.client, &mut self.closing, self.dialled_ns);
+        act(&mut Port { client, out, closing, now_ns, dialled_ns });
         self.seal(plain)
     }
 
@@ -167,8 +170,8 @@ impl<C: Client> Conn<C> {
             &mut input[..]
         };
         let out = if self.tls.is_some() { &mut *plain } else { &mut self.out };
-        let (client, closing) = (&mut self.client, &mut self.closing);
-        let mut port = Port { client, out, closing, now_ns };
+        let (client, closing, dialled_ns) = (&mut self.client, &mut self.closing, self.dialled_ns);
+        let mut port = Port { client, out, closing, now_ns, dialled_ns };
         let used = feed(bytes, &mut port, on_event).map_err(Closed::Refused)?;
         self.spill.extend_from_slice(&bytes[used..]);
         if self.spill.len() > MAX_SPILL {

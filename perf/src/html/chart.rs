@@ -7,11 +7,12 @@ use super::scale::Axis;
 use crate::report::Phase;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::borrow::Cow;
 
 /// A chart; it draws nothing if no line has two points.
 #[derive(Debug)]
 pub(super) struct Chart<'a> {
-    pub title: &'static str,
+    pub title: Cow<'static, str>,
     /// What the reader should know, in a sentence.
     pub caption: &'static str,
     pub x: Axis,
@@ -64,7 +65,7 @@ impl Chart<'_> {
         Ok(format!(
             "<figure><figcaption><h3>{}</h3><p>{}</p><ul>{legend}</ul></figcaption>\n\
              {svg}</figure>\n",
-            escaped(self.title),
+            escaped(&self.title),
             escaped(self.caption)
         ))
     }

@@ -11,18 +11,17 @@ use plotters::style::RGBColor;
 /// All charts that have something to show, as HTML.
 pub(super) fn render(report: &Report) -> Result<String, String> {
     let plots = Plots { report, end_s: report.series.last().map_or(1.0, |last| last.at_s) };
-    let charts = [
+    let over_time = [
         plots.ramp(),
         plots.logins(),
         plots.throughput(),
         plots.latency("Latency over time", LATENCY, |sample| sample.latency_us),
         plots.latency("Acknowledgement over time", ACK, |sample| sample.ack_us),
-        plots.percentiles(),
-        plots.memory(),
-        plots.memory_per_connection(),
-        plots.cpu(),
     ];
-    charts.iter().map(Chart::render).collect()
+    let percentiles = plots.percentiles();
+    let of_the_server = [plots.memory(), plots.memory_per_connection(), plots.cpu()];
+    let charts = over_time.iter().chain(&percentiles).chain(&of_the_server);
+    charts.map(Chart::render).collect()
 }
 
 struct Plots<'a> {
@@ -82,17 +81,35 @@ impl<'a> Plots<'a> {
         Chart { y: log_axis("milliseconds", &lines), ..self.over_time(title, caption, "", lines) }
     }
 
-    fn percentiles(&self) -> Chart<'a> {
+    /// One chart for every measured phase, in their order.
+    fn percentiles(&self) -> Vec<Chart<'a>> {
+        let mut prefixes: Vec<_> =
+            self.report.phases.iter().filter_map(|phase| phase.measured.as_deref()).collect();
+        // Of a report that does not say which phases were measured.
+        let known = self.report.histograms.keys().map(|key| split_curve(key).0);
+        for prefix in known {
+            if !prefixes.contains(&prefix) {
+                prefixes.push(prefix);
+            }
+        }
+        prefixes.into_iter().map(|prefix| self.percentiles_of(prefix)).collect()
+    }
+
+    fn percentiles_of(&self, prefix: &str) -> Chart<'a> {
         let mut lines = Vec::new();
         let mut most = 0;
         for (key, name, color) in CURVES {
-            if let Some(histogram) = self.report.histograms.get(key) {
+            if let Some(histogram) = self.report.histograms.get(&format!("{prefix}{key}")) {
                 most = most.max(histogram.0.len());
                 lines.push(Line::new(name, color, curve(histogram)));
             }
         }
+        let title = match prefix.trim_end_matches('_') {
+            "" => "Latency by percentile".into(),
+            phase => format!("Latency by percentile: {phase}").into(),
+        };
         Chart {
-            title: "Latency by percentile",
+            title,
             caption: "Values of the measured window; each step to the right is ten times rarer.",
             x: Axis::nines("share of all values at or below", most),
             y: log_axis("milliseconds", &lines),
@@ -172,7 +189,7 @@ impl<'a> Plots<'a> {
         lines: Vec<Line>,
     ) -> Chart<'a> {
         Chart {
-            title,
+            title: title.into(),
             caption,
             x: Axis::time(self.end_s),
             y: Axis::linear(y_title, values(&lines).fold(0.0, f64::max) * HEADROOM),
@@ -237,6 +254,12 @@ impl<'a> Plots<'a> {
     }
 }
 
+/// The prefix and the rest of a histogram's name.
+fn split_curve(key: &str) -> (&str, &str) {
+    let found = CURVES.iter().find_map(|(curve, ..)| Some((key.strip_suffix(curve)?, *curve)));
+    found.unwrap_or(("", key))
+}
+
 /// The lines that are not always zero.
 fn moving<const N: usize>(lines: [Line; N]) -> Vec<Line> {
     let moves = |line: &Line| line.points.iter().any(|(_, rate)| *rate > 0.0);
@@ -271,9 +294,13 @@ fn log_axis(title: &str, lines: &[Line]) -> Axis {
 
 const LATENCY: &str = "From the scheduled or actual sending of a message to its arrival.";
 const ACK: &str = "From the same moment to the server's acknowledgement.";
-/// Key in the report, name, color.
-const CURVES: [(&str, &str, RGBColor); 3] =
-    [("latency", "delivery", BLUE), ("ack", "acknowledgement", GREEN), ("login", "login", VIOLET)];
+/// Key in the report behind the phase's prefix, name, color.
+const CURVES: [(&str, &str, RGBColor); 4] = [
+    ("latency", "delivery", BLUE),
+    ("ack", "acknowledgement", GREEN),
+    ("login", "login", VIOLET),
+    ("late", "the load tool's own lateness", GREY),
+];
 const ENOUGH_CONNECTIONS: u64 = 100;
 /// Above the highest line, for the names of the phases.
 const HEADROOM: f64 = 1.1;

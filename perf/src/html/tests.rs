@@ -29,7 +29,7 @@ fn full() -> Report {
     report.figure("server_cpu_us", 0.98);
     report.figure("load_busy_percent", 71.2);
     for (name, start_s) in [("ramp", 0.0), ("warm-up", 30.0), ("measure", 40.0), ("drain", 110.0)] {
-        report.phases.push(Phase { name: name.into(), start_s });
+        report.phases.push(Phase { name: name.into(), start_s, ..Phase::default() });
     }
     let mut now = Sample::default();
     for second in 0..120u64 {
@@ -106,6 +106,40 @@ fn a_full_report_has_every_chart_and_figure() {
 }
 
 #[test]
+fn every_measured_phase_has_its_curves() {
+    let mut report = full();
+    let steps = ["step1_", "step2_", "return_"];
+    let mut login = histogram();
+    (1..1000).for_each(|ms| login.saturating_record(ms * 1_000_000));
+    report.phases.truncate(1);
+    for prefix in steps {
+        let measured = Some(prefix.to_owned());
+        report.phases.push(Phase { name: "step".into(), start_s: 50.0, measured });
+        report.percentiles(&format!("{prefix}login"), &login);
+        report.percentiles(&format!("{prefix}late"), &login);
+    }
+    // Of a file that does not name its measured phases.
+    report.percentiles("round2_ack", &login);
+    let page = page(&report);
+    for phase in ["", ": step1", ": step2", ": return", ": round2"] {
+        let title = format!("<h3>Latency by percentile{phase}</h3>");
+        assert_eq!(page.matches(&title).count(), 1, "{title}");
+    }
+    assert_eq!(page.matches("</i>login</li>").count(), 3);
+    assert_eq!(page.matches("own lateness</li>").count(), 3);
+}
+
+#[test]
+fn a_message_that_was_not_offered_is_no_fault() {
+    let mut report = full();
+    report.tally.unsent = 5;
+    report.figure("full_connections", 15_000.0);
+    let page = page(&report);
+    assert!(!page.contains("class=\"fault\"") && page.contains("<th>unsent</th>"));
+    assert!(page.contains("<b>15,000 <small></small></b><span>connections held</span>"));
+}
+
+#[test]
 fn nothing_in_the_page_comes_from_outside() {
     let page = page(&full());
     for reference in ["<script", "<link", "<img", "@import", "url(", "src=", "href="] {
@@ -179,7 +213,7 @@ proptest! {
             });
         }
         for start_s in starts {
-            report.phases.push(Phase { name: "phase".into(), start_s });
+            report.phases.push(Phase { name: "phase".into(), start_s, ..Phase::default() });
         }
         page(&report);
     }

@@ -128,16 +128,15 @@ fn rates_add_up_and_the_server_counts_once() {
     for (name, value) in [
         ("server_cpu_us", 8.0),
         ("server_busy_percent", 90.0),
-        ("rss_full_kib", 500.0),
+        ("full_rss_kib", 500.0),
         ("rss_per_connection_bytes", 700.0),
         ("load_busy_percent", 40.0),
         ("window_s", 10.0),
-        ("held_connections", 10.0),
+        ("pings_answered", 10.0),
     ] {
         b.1.figure(name, value);
     }
-    for (name, value) in
-        [("load_busy_percent", 88.0), ("window_s", 11.0), ("held_connections", 20.0)]
+    for (name, value) in [("load_busy_percent", 88.0), ("window_s", 11.0), ("pings_answered", 20.0)]
     {
         a.1.figure(name, value);
     }
@@ -152,11 +151,11 @@ fn rates_add_up_and_the_server_counts_once() {
     // b saw a quarter of the messages that the server's time went into.
     assert_eq!(figure("server_cpu_us"), Some(2.0));
     assert_eq!(figure("server_busy_percent"), Some(90.0));
-    assert_eq!(figure("rss_full_kib"), Some(500.0));
+    assert_eq!(figure("full_rss_kib"), Some(500.0));
     assert_eq!(figure("rss_per_connection_bytes"), None);
     assert_eq!(figure("load_busy_percent"), Some(88.0));
     assert_eq!(figure("window_s"), Some(11.0));
-    assert_eq!(figure("held_connections"), Some(30.0));
+    assert_eq!(figure("pings_answered"), Some(30.0));
     assert_eq!(merged.series.len(), 1);
     assert_eq!(merged.series[0].connections, 14);
     assert_eq!(merged.series[0].server.expect("b watched it").rss_bytes, 9);
@@ -196,4 +195,41 @@ fn parts_of_different_runs_are_refused() {
     let mut other = part("b", 1.0);
     other.1.label = "mosquitto".into();
     assert!(merge(&[part("a", 1.0), other]).expect_err("label").contains("\"mosquitto\""));
+}
+
+/// A part with one measured window, and ten users from `first` on.
+fn window(name: &str, start_unix_s: f64, start_s: f64, first: u32) -> Part {
+    let mut part = part(name, 1.0);
+    part.1.manifest.start_unix_s = start_unix_s;
+    let phase = |name: &str, start_s, measured: Option<&str>| Phase {
+        name: name.into(),
+        start_s,
+        measured: measured.map(Into::into),
+    };
+    part.1.phases = vec![phase("load", start_s, Some("")), phase("drain", start_s + 10.0, None)];
+    part.1.users = (first, first + 10);
+    part
+}
+
+#[test]
+fn parts_that_did_not_measure_at_the_same_time_are_no_run() {
+    // The processes began 5 s apart: the windows fit if the later one had less to do before.
+    for (start_s, is_good) in [(2.0, true), (3.9, true), (4.1, false), (7.0, false), (99.0, false)]
+    {
+        let parts = [window("a", 1000.0, 7.0, 1), window("b", 1005.0, start_s, 11)];
+        let merged = merge(&parts).expect("one scenario");
+        assert_eq!(merged.ok, is_good, "{start_s}: {:?}", merged.failures);
+        assert_eq!(merged.users, (1, 21));
+        let told = merged.failures.iter().any(|why| why.contains("in common"));
+        assert_eq!(told, !is_good);
+    }
+}
+
+#[test]
+fn parts_that_log_in_as_the_same_users_are_no_run() {
+    let parts = [window("a", 1000.0, 0.0, 11), window("b", 1000.0, 0.0, 1)];
+    assert!(merge(&parts).expect("one scenario").ok);
+    let parts = [window("a", 1000.0, 0.0, 10), window("b", 1000.0, 0.0, 1)];
+    let merged = merge(&parts).expect("one scenario");
+    assert!(!merged.ok && merged.failures[0].contains("--first-user"), "{:?}", merged.failures);
 }

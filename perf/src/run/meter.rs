@@ -5,7 +5,7 @@
 use crate::board::Counts;
 use crate::phase::Step;
 use crate::report::{MAX_BUSY, Report, in_phase};
-use crate::sample::{Reading, Sampler};
+use crate::sample::{Reading, Sampler, Thread, Threads};
 
 /// The readings at the beginning of a phase, and at its end.
 #[derive(Debug)]
@@ -14,25 +14,27 @@ pub(super) struct Meter {
     end: Point,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Point {
     at_s: f64,
     counts: Counts,
     reading: Option<Reading>,
+    threads: Threads,
 }
 
 impl Point {
     fn take(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
         // A server that is gone is noted by the time series.
         let reading = sampler.and_then(|sampler| sampler.sample().ok());
-        Self { at_s, counts, reading }
+        let threads = sampler.map(Sampler::threads).unwrap_or_default();
+        Self { at_s, counts, reading, threads }
     }
 }
 
 impl Meter {
     pub(super) fn start(sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
         let start = Point::take(sampler, at_s, counts);
-        Self { start, end: start }
+        Self { end: start.clone(), start }
     }
 
     pub(super) fn stop(self, sampler: Option<&Sampler>, at_s: f64, counts: Counts) -> Self {
@@ -53,11 +55,27 @@ impl Meter {
             }
             _ => count(|counts| counts.logins),
         };
+        if *step == Step::Cycle && items == 0.0 {
+            report.failures.push(format!("nobody logged in{}", in_phase(prefix)));
+        }
         report.figure(&format!("{prefix}window_s"), seconds);
         report.figure(&format!("{prefix}rate_per_s"), items / seconds);
         let (Some(start), Some(end)) = (self.start.reading, self.end.reading) else { return };
-        let busy = (end.load_cpu_s - start.load_cpu_s) / seconds / cores * 100.0;
+        let all = (end.load_cpu_s - start.load_cpu_s) / seconds / cores * 100.0;
+        let Thread { ran_s, waited_s } = self.worst_threads();
+        let (thread, waited) = (ran_s / seconds * 100.0, waited_s / seconds * 100.0);
+        // Rings share nothing: the one that has no time left holds its own users back.
+        let busy = all.max(thread);
         report.figure(&format!("{prefix}load_busy_percent"), busy);
+        report.figure(&format!("{prefix}load_all_busy_percent"), all);
+        report.figure(&format!("{prefix}load_waited_percent"), waited);
+        if waited >= MAX_WAITED {
+            report.notes.push(format!(
+                "a thread of the load client waited for a processor for {waited:.0} % of the \
+                 time{}: latencies are its own, too",
+                in_phase(prefix)
+            ));
+        }
         if busy >= MAX_BUSY {
             report.notes.push(format!(
                 "the load client was {busy:.0} % busy{}: the rate says little about the server, \
@@ -81,6 +99,17 @@ impl Meter {
                 in_phase(prefix)
             ));
         }
+    }
+
+    /// The most that any thread of ours ran, and the most that any waited, meanwhile.
+    fn worst_threads(&self) -> Thread {
+        let mut worst = Thread::default();
+        for (tid, end) in &self.end.threads {
+            let start = self.start.threads.get(tid).copied().unwrap_or_default();
+            worst.ran_s = worst.ran_s.max(end.ran_s - start.ran_s);
+            worst.waited_s = worst.waited_s.max(end.waited_s - start.waited_s);
+        }
+        worst
     }
 
     /// Notes the memory at the end of the phase, and what each connection since the first mark
@@ -123,5 +152,7 @@ fn slope(name: &str, report: &mut Report) {
     }
 }
 
+/// From this per cent of the time on, waiting for a processor shows in latencies.
+const MAX_WAITED: f64 = 10.0;
 /// 100 ticks: an error of about a per cent.
 const MIN_CPU_S: f64 = 1.0;

@@ -1,6 +1,6 @@
 //! The login rate: connect, upgrade, log in, say good-bye, again.
 //!
-//! Owns: which user comes next. Never: sends a message.
+//! Owns: which user comes next, and which logins are under way. Never: sends a message.
 
 use super::{Abort, Setup};
 use crate::board::Counts;
@@ -20,7 +20,20 @@ pub(crate) struct Connect {
     users: u32,
     next: u32,
     cycling: bool,
+    /// By place.
+    logins: Vec<Login>,
     measures: Measures,
+}
+
+/// What a place is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Login {
+    /// Nothing: its last connection is closed.
+    None,
+    /// Since then, in nanoseconds of the run, it waits for the server.
+    Since(u64),
+    /// Logged in, and about to leave.
+    Done,
 }
 
 impl Connect {
@@ -28,19 +41,23 @@ impl Connect {
     pub(crate) fn new(setup: &Setup, first: u32, places: usize) -> Self {
         let users = places as u32 * USERS_PER_PLACE;
         let (setup, measures) = (setup.clone(), Measures::new());
-        Self { setup, places, first, users, next: 0, cycling: false, measures }
+        let logins = vec![Login::None; places];
+        Self { setup, places, first, users, next: 0, cycling: false, logins, measures }
     }
 
     fn open<C: Client>(&mut self, engine: &mut Engine<C>, place: usize) -> Result<(), Abort> {
         self.next = (self.next + 1) % self.users;
+        self.logins[place] = Login::Since(engine.clock.now_ns());
         engine.open(place, self.setup.login(self.first + self.next, None))?;
         Ok(())
     }
 }
 
 impl<C: Client> Handler<C> for Connect {
-    fn on_event(&mut self, _conn: usize, event: Event<'_>, port: &mut Port<'_, C>) {
+    fn on_event(&mut self, conn: usize, event: Event<'_>, port: &mut Port<'_, C>) {
         if event == Event::Ready {
+            self.logins[conn] = Login::Done;
+            self.measures.logged_in(port.dialled_ns, port.now_ns);
             port.close();
         }
     }
@@ -48,7 +65,7 @@ impl<C: Client> Handler<C> for Connect {
 
 impl<C: Client> Part<C> for Connect {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
-        self.measures.enter(phase, engine.clock.now_ns(), &mut engine.login_ns);
+        self.measures.enter(phase, engine.clock.now_ns());
         if !self.cycling && phase.step == Step::Cycle {
             for place in 0..self.places {
                 self.open(engine, place)?;
@@ -62,15 +79,15 @@ impl<C: Client> Part<C> for Connect {
         while let Some((place, why)) = engine.next_closed() {
             match why {
                 Closed::Asked if self.cycling => self.open(engine, place)?,
-                Closed::Asked => {}
+                Closed::Asked => self.logins[place] = Login::None,
                 _ => return Err(Abort(format!("login {} failed: {why}", engine.logins))),
             }
         }
         Ok(u64::MAX)
     }
 
-    fn reached(&self, engine: &Engine<C>) -> bool {
-        engine.connected == 0
+    fn reached(&self, _engine: &Engine<C>) -> bool {
+        self.logins.iter().all(|login| *login == Login::None)
     }
 
     fn counts(&self) -> Counts {
@@ -82,14 +99,29 @@ impl<C: Client> Part<C> for Connect {
     }
 
     fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
-        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
-        Outcome { measured: self.measures.conclude(), ..Outcome::default() }
+        let now_ns = engine.clock.now_ns();
+        self.measures.end(now_ns);
+        let mut unfinished_logins = 0;
+        for login in &self.logins {
+            if let Login::Since(dialled_ns) = *login {
+                unfinished_logins += 1;
+                self.measures.logged_in(dialled_ns, now_ns);
+            }
+        }
+        Outcome { unfinished_logins, measured: self.measures.conclude(), ..Outcome::default() }
     }
 }
 
 pub(crate) fn phases(setup: &Setup) -> Vec<Phase> {
     let cycle = |name, time| Phase::new(name, Step::Cycle, Until::Elapsed(time));
-    vec![cycle("warm up", setup.warm_up), cycle("log in", setup.duration).measured("")]
+    // Whoever is on the way when the time is over is waited for: one that comes late has taken
+    // long, and one that never comes has failed.
+    let patience = Until::ReachedWithin(setup.patience);
+    vec![
+        cycle("warm up", setup.warm_up),
+        cycle("log in", setup.duration).measured(""),
+        Phase::new("drain", Step::Drain { arrivals: false }, patience).quiet(),
+    ]
 }
 
 pub(crate) const USERS_PER_PLACE: u32 = 20;

@@ -1,12 +1,13 @@
 //! Many users who are mostly just there: `idle`, `storm` and `mixed`.
 //!
 //! Owns: one worker's slice of the crowd: who is online, who writes to whom, who leaves and comes
-//! back. Never: the phases (`idle`, `storm` and `mixed` list them below and in `mixed.rs`).
+//! back, and the proof that a crowd without messages is still alive at the server. Never: the phases (`idle`, `storm` and `mixed` list them below and in `mixed.rs`).
 
 use super::exchange::{Exchange, Group, Ready};
 use super::ramp::Ramp;
 use super::{Abort, Setup};
 use crate::board::Counts;
+use crate::check::MIN_PAYLOAD;
 use crate::client::{Client, Event, Target};
 use crate::engine::{Engine, Handler, Port};
 use crate::measure::Measures;
@@ -59,6 +60,8 @@ pub(crate) struct Crowd {
     /// Who is away and when he comes back, in nanoseconds of the run; ascending.
     away: VecDeque<(u64, usize)>,
     step: Step,
+    /// The next who writes a note to his neighbour.
+    probing: usize,
     lost: usize,
     /// The server was made to go away: losing connections is no news.
     outage: bool,
@@ -80,6 +83,7 @@ impl Crowd {
             churn: None,
             away: VecDeque::new(),
             step: Step::Hold,
+            probing: 0,
             lost: 0,
             outage: false,
             pings: 0,
@@ -129,6 +133,7 @@ impl Crowd {
             while let Some(due_ns) =
                 self.paces[index].as_mut().and_then(|pace| pace.next_due(now_ns))
             {
+                self.measures.turned(due_ns, engine.clock.now_ns());
                 self.send(stream, due_ns, engine);
             }
         }
@@ -157,6 +162,36 @@ impl Crowd {
             return;
         }
         self.exchange.tally.unsent += 1;
+    }
+
+    /// Sends the notes that there is room for. One of them fails with either of its two sessions.
+    fn probe_due<C: Client>(&mut self, engine: &mut Engine<C>) {
+        while self.probing < self.ramp.len() && self.exchange.under_way() < PROBES {
+            let conn = self.probing;
+            let from = self.user(conn);
+            let to = Target::User(self.neighbour(from));
+            let now_ns = engine.clock.now_ns();
+            let Some(Ready { slot, seq }) = self.exchange.prepare(from, to, MIN_PAYLOAD, now_ns)
+            else {
+                return;
+            };
+            let payload = self.exchange.payload();
+            // Whoever is not connected is missed, and so is his note.
+            engine.with(conn, |port| port.publish(to, slot, seq, payload));
+            if !self.setup.acked {
+                self.exchange.forget(from, slot);
+            }
+            self.probing += 1;
+        }
+    }
+
+    /// The other of a pair; of an odd number the last one writes to the one before.
+    fn neighbour(&self, user: u32) -> u32 {
+        let (first, users) = (self.setup.first_user, self.plan.users);
+        match (user - first) ^ 1 {
+            other if other < users => first + other,
+            _ => user.saturating_sub(1).max(first),
+        }
     }
 
     /// Has somebody without messages under way leave for a while.
@@ -209,7 +244,10 @@ impl<C: Client> Handler<C> for Crowd {
     fn on_event(&mut self, conn: usize, event: Event<'_>, port: &mut Port<'_, C>) {
         let user = self.user(conn);
         match event {
-            Event::Ready => self.ramp.logged_in(conn),
+            Event::Ready => {
+                self.ramp.logged_in(conn);
+                self.measures.logged_in(port.dialled_ns, port.now_ns);
+            }
             Event::Pinged => self.pings += 1,
             Event::Acked { slot, seq } => {
                 if let Some(due_ns) = self.exchange.acked(user, slot, seq) {
@@ -229,7 +267,7 @@ impl<C: Client> Handler<C> for Crowd {
 impl<C: Client> Part<C> for Crowd {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
         let now_ns = engine.clock.now_ns();
-        self.measures.enter(phase, now_ns, &mut engine.login_ns);
+        self.measures.enter(phase, now_ns);
         self.step = phase.step.clone();
         self.ramp.stubborn = phase.stubborn;
         self.ramp.leaving = phase.step == Step::Leave;
@@ -249,6 +287,7 @@ impl<C: Client> Part<C> for Crowd {
                 }
             }
             Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Probe => self.probing = 0,
             _ => {}
         }
         Ok(())
@@ -264,6 +303,9 @@ impl<C: Client> Part<C> for Crowd {
         let lost = &mut self.lost;
         let next_ns = self.ramp.turn(engine, login, |_| *lost += 1)?;
         self.send_due(engine);
+        if self.step == Step::Probe {
+            self.probe_due(engine);
+        }
         self.churn_due(engine);
         let paces = self.paces.iter().flatten().chain(&self.churn);
         let back_ns = self.away.front().map_or(u64::MAX, |(back_ns, _)| *back_ns);
@@ -276,6 +318,7 @@ impl<C: Client> Part<C> for Crowd {
                 self.exchange.all_acked() && self.away.is_empty() && self.ramp.is_done()
             }
             Step::Leave => self.ramp.online() == 0,
+            Step::Probe => self.probing == self.ramp.len() && self.exchange.all_acked(),
             Step::Outage => self.lost >= self.ramp.len() && self.ramp.is_done(),
             _ => self.ramp.is_done(),
         }
@@ -292,7 +335,7 @@ impl<C: Client> Part<C> for Crowd {
     }
 
     fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
-        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
+        self.measures.end(engine.clock.now_ns());
         let (tally, ledger) = self.exchange.conclude();
         Outcome {
             tally,
@@ -300,6 +343,7 @@ impl<C: Client> Part<C> for Crowd {
             failed_logins: self.ramp.failed,
             lost_connections: if self.outage { 0 } else { self.ramp.lost },
             measured: self.measures.conclude(),
+            ..Outcome::default()
         }
     }
 }
@@ -315,6 +359,7 @@ pub(crate) fn idle(setup: &Setup, base: f64, settle: Duration) -> Vec<Phase> {
         log_in(Who::All),
         hold("settle", settle).mark("full"),
         hold("hold", setup.duration),
+        probe(),
     ]
 }
 
@@ -336,10 +381,19 @@ pub(crate) fn storm(setup: &Setup, settle: Duration, command: Option<String>) ->
     }
     phases.push(hold("settle", settle).mark("after"));
     phases.push(hold("hold", setup.duration));
+    phases.push(probe());
     phases
+}
+
+/// Nothing needs to happen while a crowd is held, so that a server that has stopped looks like one
+/// that has nothing to do: what shows the difference. All are asked, after everything measured.
+pub(super) fn probe() -> Phase {
+    Phase::new("still alive?", Step::Probe, Until::Reached)
 }
 
 /// How long a user of the churn stays away.
 const AWAY: Duration = Duration::from_secs(2);
+/// Notes under way per worker: what a server that just holds a crowd need not be warm for.
+const PROBES: usize = 256;
 /// Users asked in vain before a scheduled message is given up.
 const TRIES: usize = 64;

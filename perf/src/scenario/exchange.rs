@@ -159,6 +159,11 @@ impl Exchange {
         Some(stamp.sent_ns)
     }
 
+    /// Messages of users of this worker that the server has not acknowledged.
+    pub(crate) fn under_way(&self) -> usize {
+        self.flights.len()
+    }
+
     /// `user` has nothing under way.
     pub(crate) fn is_quiet(&self, user: u32) -> bool {
         (0..PLACES).all(|slot| !self.flights.contains_key(&(user, slot)))

@@ -3,9 +3,9 @@
 //!
 //! Owns: the file format and the phases. Never: sends anything.
 
-use super::Setup;
-use super::crowd::{Kind, Plan, Stream};
+use super::crowd::{self, Kind, Plan, Stream};
 use super::exchange::Group;
+use super::{REPEATS, Setup};
 use crate::phase::{Phase, Step, Until, Who};
 use serde::Deserialize;
 use std::time::Duration;
@@ -164,7 +164,11 @@ impl Blend {
                 phases.push(gone.mark(format!("gone{suffix}")));
             }
         }
-        phases.push(Phase::new("linger", Step::Hold, elapsed(0.25)).quiet());
+        if !self.talks() {
+            phases.push(crowd::probe());
+        }
+        // Long enough for what the server repeats: this is once per run.
+        phases.push(Phase::new("linger", Step::Hold, Until::Elapsed(REPEATS)).quiet());
         phases
     }
 

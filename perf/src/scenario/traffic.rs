@@ -142,6 +142,7 @@ impl Traffic {
     fn send_due<C: Client>(&mut self, engine: &mut Engine<C>) {
         let now_ns = engine.clock.now_ns();
         while let Some(due_ns) = self.pace.as_mut().and_then(|pace| pace.next_due(now_ns)) {
+            self.measures.turned(due_ns, engine.clock.now_ns());
             let conn = self.next * (1 + self.shape.receivers);
             self.next = (self.next + 1) % self.conversations.len();
             if let Role::Sender(sender) = &mut self.roles[conn] {
@@ -250,7 +251,10 @@ impl<C: Client> Handler<C> for Traffic {
                 }
             }
             Event::Delivered(arrival) => self.delivered(conn, &arrival, port.now_ns),
-            Event::Ready => self.ramp.logged_in(conn),
+            Event::Ready => {
+                self.ramp.logged_in(conn);
+                self.measures.logged_in(port.dialled_ns, port.now_ns);
+            }
             Event::Nothing | Event::Pinged => {}
         }
     }
@@ -259,8 +263,9 @@ impl<C: Client> Handler<C> for Traffic {
 impl<C: Client> Part<C> for Traffic {
     fn enter(&mut self, phase: &Phase, engine: &mut Engine<C>) -> Result<(), Abort> {
         let now_ns = engine.clock.now_ns();
-        self.measures.enter(phase, now_ns, &mut engine.login_ns);
+        self.measures.enter(phase, now_ns);
         self.step = phase.step.clone();
+        self.ramp.leaving = phase.step == Step::Leave;
         let group = 1 + self.shape.receivers;
         match phase.step {
             Step::LogIn(Who::Senders) => {
@@ -281,7 +286,8 @@ impl<C: Client> Part<C> for Traffic {
                 self.pace = Some(pace);
             }
             Step::Drain { .. } => self.give_up_late(now_ns),
-            Step::Hold | Step::Leave | Step::Outage | Step::Cycle => {}
+            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Hold | Step::Probe | Step::Outage | Step::Cycle => {}
         }
         Ok(())
     }
@@ -307,6 +313,7 @@ impl<C: Client> Part<C> for Traffic {
         match self.step {
             Step::LogIn(_) | Step::Fetch => self.ramp.is_done(),
             Step::Drain { .. } => self.all_acked(),
+            Step::Leave => self.ramp.online() == 0,
             _ => true,
         }
     }
@@ -322,7 +329,7 @@ impl<C: Client> Part<C> for Traffic {
     }
 
     fn conclude(mut self, engine: &mut Engine<C>) -> Outcome {
-        self.measures.end(engine.clock.now_ns(), &mut engine.login_ns);
+        self.measures.end(engine.clock.now_ns());
         self.count_missing();
         Outcome { tally: self.tally, measured: self.measures.conclude(), ..Outcome::default() }
     }

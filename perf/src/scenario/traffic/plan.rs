@@ -5,7 +5,7 @@
 use super::Shape;
 use crate::client::{Login, Target};
 use crate::phase::{Phase, Step, Until, Who};
-use crate::scenario::Setup;
+use crate::scenario::{REPEATS, Setup};
 use codec::{TenantId, UserId, UserKey};
 use shards::io::ShardIndex;
 use shards::router::home_of_user;
@@ -134,18 +134,29 @@ pub(crate) fn phases(setup: &Setup, profile: &Profile, stored: bool) -> Vec<Phas
     }
     let patience = Until::ReachedWithin(setup.patience);
     let drain = |arrivals| Phase::new("drain", Step::Drain { arrivals }, patience).quiet();
-    if stored {
-        phases.push(drain(false));
-        phases.push(Phase::new("fetch", Step::Fetch, Until::Reached).measured("fetch_"));
-    } else {
-        phases.push(drain(true));
-    }
     // A moment longer for what should not come: duplicates.
-    phases.push(Phase::new("linger", Step::Hold, Until::Elapsed(LINGER)).quiet());
+    let linger = |time| Phase::new("linger", Step::Hold, Until::Elapsed(time)).quiet();
+    if !stored {
+        phases.push(drain(true));
+        phases.push(linger(LINGER));
+        return phases;
+    }
+    phases.push(drain(false));
+    phases.push(Phase::new("fetch", Step::Fetch, Until::Reached).measured("fetch_"));
+    phases.push(linger(REPEATS));
+    // What was acknowledged must be gone. Where nobody says what has arrived, it may come again.
+    if setup.acked {
+        phases.push(Phase::new("leave", Step::Leave, Until::Reached));
+        phases.push(Phase::new("nothing left?", Step::LogIn(Who::All), Until::Reached));
+        phases.push(linger(AGAIN));
+    }
     phases
 }
 
+/// Shorter than [`REPEATS`]: what comes again of all but a run's last two seconds comes within it.
 const LINGER: Duration = Duration::from_millis(250);
+/// What is stored for a user comes at once when he logs in.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

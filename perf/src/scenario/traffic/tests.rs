@@ -24,6 +24,8 @@ struct Load {
     rate: Option<f64>,
     workers: usize,
     lasts: Duration,
+    /// The receivers come when everything was sent.
+    stored: bool,
 }
 
 const PAIRS: Load = Load {
@@ -35,6 +37,7 @@ const PAIRS: Load = Load {
     rate: None,
     workers: 1,
     lasts: Duration::from_millis(300),
+    stored: false,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ enum Flaw {
     HangUp,
     /// It logs everybody in and then says nothing.
     Deaf,
+    /// What it has stored for somebody it keeps, whatever he has had of it.
+    Keep,
 }
 
 #[test]
@@ -126,6 +131,20 @@ fn a_server_that_stops_answering_ends_the_run_with_what_was_missing() {
     assert!(report.notes.iter().any(|note| note.contains("under way")), "{:?}", report.notes);
 }
 
+#[test]
+fn what_was_stored_comes_once_and_not_again_at_the_next_login() {
+    let stored = Load { stored: true, ..PAIRS };
+    for (flaw, is_good) in [(Flaw::None, true), (Flaw::Keep, false)] {
+        let (outcome, mut report) = load_against(flaw, stored);
+        assert!(outcome.is_ok(), "{flaw:?}: {outcome:?}");
+        let Tally { sent, delivered, duplicated, .. } = report.tally;
+        let again = if is_good { 0 } else { sent };
+        assert!(sent > 20 && (delivered, duplicated) == (sent + again, again), "{flaw:?}");
+        report.conclude();
+        assert_eq!(report.ok, is_good, "{flaw:?}: {:?}", report.failures);
+    }
+}
+
 fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -141,7 +160,7 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
         first_user: 1,
         qos: u8::from(load.acked),
         acked: load.acked,
-        stores: false,
+        stores: load.stored,
         text: false,
         login_concurrency: 8,
         ramp_per_s: None,
@@ -170,10 +189,11 @@ fn load_against(flaw: Flaw, load: Load) -> (Result<(), Abort>, Report) {
         Traffic::new(&setup, shape, slice.to_vec(), 1.0 / load.workers as f64)
     };
     let division = Division {
-        phases: phases(&setup, &profile, false),
+        phases: phases(&setup, &profile, load.stored),
         parts: conversations.chunks(each).map(part).collect(),
         slots: 64,
         connections: (conversations.len() * (1 + load.receivers)) as u64,
+        users: 1..1 + load.senders * (1 + load.receivers as u32),
     };
     let host = String::new();
     let endpoint = Endpoint { address, path: host.clone(), host, tls: false, ws: false };
@@ -192,6 +212,8 @@ struct Broker {
     /// Messages to user 2.
     messages: usize,
     held: Option<Vec<u8>>,
+    /// What nobody was there for, by topic.
+    stored: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Broker {
@@ -220,15 +242,25 @@ impl Broker {
             0x10 => stream.write_all(&[0x20, 2, 0, 0]),
             0x80 => {
                 let (mut rest, mut answer) = (&body[2..], vec![0x90, 0, body[0], body[1]]);
+                let mut topics = Vec::new();
                 while !rest.is_empty() {
                     let length = usize::from(rest[1]);
                     let topic = rest[2..2 + length].to_vec();
+                    topics.push(topic.clone());
                     self.subscribers.entry(topic).or_default().push(stream.try_clone()?);
                     answer.push(rest[2 + length]);
                     rest = &rest[3 + length..];
                 }
                 answer[1] = answer.len() as u8 - 2;
-                stream.write_all(&answer)
+                stream.write_all(&answer)?;
+                for topic in topics {
+                    let waiting = self.stored.remove(&topic).unwrap_or_default();
+                    stream.write_all(&waiting)?;
+                    if self.flaw == Flaw::Keep {
+                        self.stored.insert(topic, waiting);
+                    }
+                }
+                Ok(())
             }
             0x30 => self.publish(first, body, packet, stream),
             _ => Ok(()),
@@ -265,9 +297,18 @@ impl Broker {
             }
             Flaw::Duplicate => packet = packet.repeat(2),
             Flaw::Corrupt => *packet.last_mut().expect("not empty") ^= 1,
-            Flaw::None | Flaw::Misdeliver | Flaw::AckTwice | Flaw::NeverAck | Flaw::Deaf => {}
+            Flaw::None
+            | Flaw::Misdeliver
+            | Flaw::AckTwice
+            | Flaw::NeverAck
+            | Flaw::Deaf
+            | Flaw::Keep => {}
         }
         packet.extend(before.into_iter().flatten());
+        if !self.subscribers.contains_key(to) {
+            self.stored.entry(to.to_vec()).or_default().extend(packet);
+            return Ok(());
+        }
         for subscriber in self.subscribers.get_mut(to).into_iter().flatten() {
             subscriber.write_all(&packet)?;
         }
