@@ -248,7 +248,7 @@ impl<C: Client> Part<C> for Crowd {
                     *back_ns = now_ns;
                 }
             }
-            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.leave(conn)),
             _ => {}
         }
         Ok(())
@@ -300,6 +300,7 @@ impl<C: Client> Part<C> for Crowd {
             failed_logins: self.ramp.failed,
             lost_connections: if self.outage { 0 } else { self.ramp.lost },
             measured: self.measures.conclude(),
+            ..Outcome::default()
         }
     }
 }
