@@ -143,6 +143,16 @@ impl<C: Client> Engine<C> {
         }
     }
 
+    /// Hangs up behind what is already said: an acknowledgement that the server never gets makes a
+    /// push come again.
+    pub(crate) fn leave(&mut self, index: usize) {
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        if let Some(conn) = conn.filter(|conn| conn.is_live()) {
+            conn.closing = true;
+            self.settle(index, Ok(()));
+        }
+    }
+
     /// Hangs up on all, and waits until they are closed, for some seconds at most. A ring that is
     /// dropped with many connections occupies the kernel much longer, and with it everybody else.
     /// Those that the server has not taken yet are not waited for: they end with the ring.

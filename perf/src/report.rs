@@ -133,6 +133,13 @@ impl Report {
     pub(crate) fn conclude(&mut self) {
         let faults: Vec<_> = self.tally.faults().map(|(what, n)| format!("{n} {what}")).collect();
         self.failures.extend(faults);
+        let stood_still_ms = self.figures.get(LONGEST_TURN).copied().unwrap_or_default();
+        if self.tally.duplicated > 0 && stood_still_ms >= STOOD_STILL_MS {
+            self.failures.push(format!(
+                "the load tool stood still for {stood_still_ms:.0} ms; the server repeats after \
+                 its retry interval (Ringpost: 2000 ms, unless configured) what is not acknowledged"
+            ));
+        }
         if self.tally.stale > 0 {
             self.notes.push(format!("{} messages of an earlier run arrived", self.tally.stale));
         }
@@ -261,6 +268,12 @@ pub(crate) fn in_phase(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
 }
 
+/// The longest time between two turns of a worker, in milliseconds.
+pub(crate) const LONGEST_TURN: &str = "load_longest_turn_ms";
+/// From so many milliseconds on it may be the load tool that did not acknowledge in time: with
+/// what else is slow on such a machine, half a second less than servers wait.
+const STOOD_STILL_MS: f64 = 1_500.0;
+
 /// From this per cent of a processor for its busiest thread, or of all its processors, the load tool
 /// may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
@@ -355,6 +368,23 @@ mod tests {
         fresh.conclude();
         assert_eq!((report.verdict(), fresh.verdict()), (Verdict::Ok, Verdict::Failed));
         assert!(fresh.failures[0].starts_with("2 messages of an earlier run"));
+    }
+
+    #[test]
+    fn duplicates_of_a_load_tool_that_stood_still_are_told_with_their_reason() {
+        let failures = |duplicated, longest_ms| {
+            let mut report = full();
+            report.tally.duplicated = duplicated;
+            report.figure(LONGEST_TURN, longest_ms);
+            report.conclude();
+            assert_eq!(report.ok, duplicated == 0);
+            report.failures
+        };
+        let told = failures(7, 2_345.6);
+        assert_eq!(told.len(), 2);
+        assert!(told[0] == "7 duplicated" && told[1].contains("stood still for 2346 ms"));
+        assert_eq!(failures(7, 20.0), ["7 duplicated"]);
+        assert!(failures(0, 2_345.6).is_empty());
     }
 
     #[test]

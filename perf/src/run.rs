@@ -10,7 +10,7 @@ use crate::dialer::Dialer;
 use crate::engine::{Clock, histogram};
 use crate::phase::{Phase, Step, Until};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{LONGEST_TURN, Report};
 use crate::sample::{Sample, Sampler};
 use crate::scenario::exchange::Ledger;
 use crate::scenario::{Abort, SECOND, Setup};
@@ -271,11 +271,13 @@ impl Coordinator<'_> {
         let counts = self.board.counts();
         let mut ledgers = Vec::new();
         let (mut failed_logins, mut lost_connections, mut unfinished_logins) = (0, 0, 0);
+        let mut longest_turn_ns = 0;
         for (_, outcome) in &mut self.done {
             self.report.tally = self.report.tally + outcome.tally;
             failed_logins += outcome.failed_logins;
             lost_connections += outcome.lost_connections;
             unfinished_logins += outcome.unfinished_logins;
+            longest_turn_ns = outcome.longest_turn_ns.max(longest_turn_ns);
             ledgers.push(std::mem::take(&mut outcome.ledger));
         }
         if failed_logins > 0 {
@@ -291,6 +293,7 @@ impl Coordinator<'_> {
             ));
         }
         self.report.figure("pings_answered", counts.pings as f64);
+        self.report.figure(LONGEST_TURN, longest_turn_ns as f64 / 1e6);
         if outcome.is_ok() {
             self.report.tally.lost += Ledger::missing(&ledgers);
         } else {

@@ -72,6 +72,8 @@ pub(crate) struct Outcome {
     pub unfinished_logins: u64,
     /// By the prefix of their phases' figures.
     pub measured: Vec<(String, Histograms)>,
+    /// The longest time from one turn of the loop to the next, in nanoseconds.
+    pub longest_turn_ns: u64,
 }
 
 /// What a worker tells the coordinator.
@@ -109,9 +111,11 @@ pub(crate) fn run<C: Client, P: Part<C>>(job: Job, mut part: P) {
             return;
         }
     };
-    let outcome = turn_until_stopped(&job, &mut engine, &mut part);
+    let mut longest_turn_ns = 0;
+    let result = turn_until_stopped(&job, &mut engine, &mut part, &mut longest_turn_ns);
+    let outcome = Outcome { longest_turn_ns, ..part.conclude(&mut engine) };
     // A coordinator that has given up is gone, and nobody misses the note.
-    let _ = job.notes.send(Note::Done(outcome, part.conclude(&mut engine)));
+    let _ = job.notes.send(Note::Done(result, outcome));
     engine.hang_up_all();
 }
 
@@ -119,10 +123,12 @@ fn turn_until_stopped<C: Client, P: Part<C>>(
     job: &Job,
     engine: &mut Engine<C>,
     part: &mut P,
+    longest_turn_ns: &mut u64,
 ) -> Result<(), Abort> {
     job.board.attend(job.index, engine.waker());
     let mut current = None;
     let mut sampled_ns = engine.clock.now_ns();
+    let mut turned_ns = sampled_ns;
     loop {
         let phase = job.board.phase();
         if current != Some(phase) {
@@ -139,6 +145,8 @@ fn turn_until_stopped<C: Client, P: Part<C>>(
         let (connected, logins) = (engine.connected, engine.logins);
         job.board.publish(job.index, Counts { connected, logins, ..counts });
         job.board.reach(job.index, phase, part.reached(engine));
+        *longest_turn_ns = now_ns.saturating_sub(turned_ns).max(*longest_turn_ns);
+        turned_ns = now_ns;
         if now_ns - sampled_ns >= SECOND {
             sampled_ns = now_ns;
             let _ = job.notes.send(Note::Interval(part.interval()));

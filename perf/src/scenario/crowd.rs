@@ -286,7 +286,7 @@ impl<C: Client> Part<C> for Crowd {
                     *back_ns = now_ns;
                 }
             }
-            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.leave(conn)),
             Step::Probe => self.probing = 0,
             _ => {}
         }

@@ -286,7 +286,7 @@ impl<C: Client> Part<C> for Traffic {
                 self.pace = Some(pace);
             }
             Step::Drain { .. } => self.give_up_late(now_ns),
-            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.hang_up(conn)),
+            Step::Leave => (0..self.ramp.len()).for_each(|conn| engine.leave(conn)),
             Step::Hold | Step::Probe | Step::Outage | Step::Cycle => {}
         }
         Ok(())
