@@ -241,6 +241,7 @@ fn im_demo_trap_08_a_command_may_hold_several_messages_or_none() {
                 Packet::Pong => "pong",
                 Packet::Nothing => "nothing",
                 Packet::WhoIsHere => "who is here",
+                Packet::ConnectAgain => "connect again",
             });
             if !state.has_more() {
                 return kinds;
