@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod clock;
 pub mod config;
 mod conn;
 pub mod control;

@@ -149,6 +149,13 @@ pub const COPY_BYTES: usize = 2 * 1024;
 pub const SPARE_BUFFERS: usize = 256;
 pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
 
+/// A turn counts as so long at most, beyond the wait it asked for: before a deadline passes there
+/// are as many turns, in which answers can be read, whether or not the shard was run meanwhile.
+/// Turns are shorter than that unless the machine or the shard is overloaded.
+pub const TURN_COUNTS_MS: u64 = 50;
+/// Turns in which no timer fires after one that came later than that: what lay in the sockets
+/// becomes known in the first, is received in the second, and the rest of it in the third.
+pub const TURNS_TO_READ: u8 = 3;
 /// A turn that takes longer makes the shard refuse new connections until turns are short again.
 pub const LAG_MS: u64 = 250;
 /// Empty lists of messages in flight kept for reuse, likewise.

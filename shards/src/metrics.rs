@@ -101,6 +101,8 @@ counters! {
     turns,
     /// Turns that took too long; the shard then refused new connections.
     lagging_turns,
+    /// Milliseconds that no deadline counts, because the shard was not run or a turn took too long.
+    stood_still_ms,
 }
 
 impl Counters {

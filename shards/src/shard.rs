@@ -12,6 +12,7 @@ use rustls::ServerConfig;
 use storage::Reply;
 
 use crate::backend::Backend;
+use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::conn::{BatchPool, Phase, Quiet};
 use crate::control::{Control, Snapshot};
@@ -93,6 +94,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 conns: Table::new(),
                 timers: TimerWheel::new(),
                 counters: Counters::default(),
+                clock: Clock::new(now),
                 now,
                 unix_base_ms: parts.unix_base_ms,
                 dirty: Vec::new(),
@@ -133,7 +135,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// One turn; `true` once the shard was told to stop.
     pub fn turn(&mut self) -> bool {
         self.world.mesh.awake();
-        let now = self.world.io.now();
+        let now = self.world.clock.begin(self.world.io.now());
         self.refill_admission(now);
         self.world.now = now;
         self.world.counters.turns += 1;
@@ -150,6 +152,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.flush();
         self.set_accepting();
         let wait = self.how_long(busy, now);
+        let wait = self.world.clock.end(wait);
         self.world.io.wait(wait);
         self.stopped
     }
@@ -311,6 +314,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     fn fire_timers(&mut self, now: Now) -> bool {
+        if !self.world.clock.may_fire() {
+            return false;
+        }
         for _ in 0..TURN_TIMERS {
             let Some(timer) = self.world.timers.expired(now) else { return false };
             match timer {
@@ -463,7 +469,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     fn how_long(&mut self, busy: bool, now: Now) -> Wait {
-        let took = self.world.io.clock().ms_since(now);
+        let took = self.world.io.clock().ms_since(self.world.clock.engine());
         self.lagging = took >= LAG_MS;
         self.world.counters.lagging_turns += u64::from(self.lagging);
         let more = busy
@@ -492,6 +498,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         counters.add(&self.world.counters);
         counters.mesh_sent += self.world.mesh.sent;
         counters.mesh_full += self.world.mesh.full;
+        counters.stood_still_ms += self.world.clock.stood_still_ms();
         Snapshot {
             shard: self.identity.shard,
             counters,

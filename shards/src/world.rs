@@ -11,6 +11,7 @@ use codec::{
 use storage::Request;
 
 use crate::backend::Backend;
+use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::conn::{BatchPool, Conn, Framing, Phase, writer};
 use crate::home::effects::{Effects, Timer};
@@ -31,9 +32,10 @@ pub(crate) struct World<I: Io, B: Backend> {
     pub(crate) conns: Table<Conn>,
     pub(crate) timers: TimerWheel<Timer>,
     pub(crate) counters: Counters,
-    /// The time of this turn.
+    pub(crate) clock: Clock,
+    /// The shard's time of this turn.
     pub(crate) now: Now,
-    /// Milliseconds since 1970 when `Now` was zero.
+    /// Milliseconds since 1970 when the engine's clock was zero.
     pub(crate) unix_base_ms: u64,
     /// Connections with something to flush at the end of the turn.
     pub(crate) dirty: Vec<Slot>,
@@ -351,7 +353,7 @@ impl<I: Io, B: Backend> Effects for World<I, B> {
     }
 
     fn unix_ms(&self) -> u64 {
-        self.unix_base_ms + self.now.0 / 1_000
+        self.unix_base_ms + self.clock.engine().0 / 1_000
     }
 }
 

@@ -44,6 +44,7 @@ fn every_fault_was_met(reports: &[Report]) {
         ("hand-overs", sum(|r| r.stats.handed_over)),
         ("failed hand-overs", sum(|r| r.stats.hand_overs_failed)),
         ("resets", sum(|r| r.stats.resets)),
+        ("stalls", sum(|r| r.stats.stalls)),
         ("short receives", sum(|r| r.stats.short_receives)),
         ("short sends", sum(|r| r.stats.short_sends)),
         ("blocked sends", sum(|r| r.stats.blocked_sends)),

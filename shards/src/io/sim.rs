@@ -32,7 +32,7 @@ use std::rc::Rc;
 pub use buf::SimBuf;
 use engine::ShardState;
 pub use engine::SimIo;
-pub use faults::{FaultPlan, Stats};
+pub use faults::{FaultPlan, STALL_PPM, STALL_US, Stats};
 use net::Net;
 pub use rng::Rng;
 pub use socket::ClientId;

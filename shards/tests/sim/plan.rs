@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shards::io::ShardIndex;
-use shards::io::sim::{FaultPlan, Rng};
+use shards::io::sim::{FaultPlan, Rng, STALL_PPM, STALL_US};
 
 use super::backend::SidecarPlan;
 use super::disk::DiskFaults;
@@ -131,6 +131,9 @@ impl Plan {
         };
         if !strict {
             plan.add_faults(&mut rng);
+        } else if rng.chance(500_000) {
+            // Whoever answers in time does not notice that the gateway stood still.
+            (plan.kernel.stall_ppm, plan.kernel.stall_us) = (STALL_PPM as u32, STALL_US);
         }
         plan.profiles = profiles(strict, &mut rng);
         plan

@@ -85,6 +85,9 @@ impl World {
         if plan.crashes == 0 && !plan.profiles.iter().any(|profile| profile.fears_poison) {
             oracle.expect_retries(RETRIES);
         }
+        if plan.kernel.stall_ppm > 0 {
+            oracle.expect_delays();
+        }
         if echoes_are_bounded(&plan) {
             oracle.expect_echoes_within(ECHO_MS);
         }

@@ -28,6 +28,8 @@ pub(super) struct ShardState {
     wake_at: u64,
     /// The last turn lasts until then.
     busy_until: u64,
+    /// It is not run until then, and its kernel does nothing for it.
+    pub(super) stalled_until: u64,
     pub(super) pool: Rc<Pool>,
     /// Receives that found no buffer.
     pub(super) starved: Vec<Slot>,
@@ -53,6 +55,7 @@ impl ShardState {
             doorbell: false,
             wake_at: now,
             busy_until: now,
+            stalled_until: now,
             pool: Pool::new(index),
             starved: Vec::new(),
         }
@@ -341,6 +344,11 @@ impl Io for SimIo {
             // A turn takes time, so that a shard that always has something to do does not stop
             // the clock.
             state.busy_until = net.now + net.rng.range(&net.plan.turn_us).max(1);
+            if net.rng.chance(net.plan.stall_ppm) {
+                net.stats.stalls += 1;
+                state.busy_until += net.rng.below(net.plan.stall_us);
+                state.stalled_until = state.busy_until;
+            }
             state.wake_at = match wait {
                 Wait::Poll => net.now,
                 Wait::Until(Now(at)) => at,

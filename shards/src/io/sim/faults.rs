@@ -14,6 +14,9 @@ pub struct FaultPlan {
     pub completion_us: Range<u64>,
     /// How long a shard is busy with one turn before it can begin the next.
     pub turn_us: Range<u64>,
+    /// After a turn the shard is not run for up to `stall_us`, and receives nothing meanwhile.
+    pub stall_ppm: u32,
+    pub stall_us: u64,
     /// An operation takes up to `late_us` longer.
     pub late_ppm: u32,
     pub late_us: u64,
@@ -46,6 +49,8 @@ impl Default for FaultPlan {
             network_us: 20..200,
             completion_us: 1..20,
             turn_us: 2..10,
+            stall_ppm: 0,
+            stall_us: 0,
             late_ppm: 0,
             late_us: 0,
             short_receive_ppm: 0,
@@ -71,6 +76,8 @@ impl FaultPlan {
             network_us: 10..*rng.pick(&[100, 2_000, 30_000]),
             completion_us: 1..*rng.pick(&[5, 50, 500]),
             turn_us: 1..*rng.pick(&[5, 100, 2_000]),
+            stall_ppm: Self::maybe(rng, STALL_PPM),
+            stall_us: STALL_US,
             late_ppm: Self::maybe(rng, 30_000),
             late_us: *rng.pick(&[1_000, 20_000, 300_000]),
             short_receive_ppm: Self::maybe(rng, 500_000),
@@ -91,6 +98,7 @@ impl FaultPlan {
     #[must_use]
     pub fn calmed(&self) -> Self {
         Self {
+            stall_ppm: 0,
             late_ppm: 0,
             short_receive_ppm: 0,
             short_send_ppm: 0,
@@ -107,6 +115,10 @@ impl FaultPlan {
     }
 }
 
+/// A stall or two of a shard per run, longer than retries and silent recipients are waited for.
+pub const STALL_PPM: u64 = 1_000;
+pub const STALL_US: u64 = 3_000_000;
+
 /// How often each thing happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -115,6 +127,7 @@ pub struct Stats {
     pub sent_bytes: u64,
     pub handed_over: u64,
     pub doorbells: u64,
+    pub stalls: u64,
     pub late: u64,
     pub short_receives: u64,
     pub short_sends: u64,

@@ -338,6 +338,11 @@ impl Net {
         if state.life != at.life {
             return;
         }
+        if state.stalled_until > self.now {
+            // A thread that is not run receives nothing: what its first turn begins comes first.
+            let delay = state.stalled_until - self.now + self.rng.range(&self.plan.turn_us).max(1);
+            return self.schedule(delay, Event::Receive(at));
+        }
         let Some(entry) = state.slots.entry(at.slot).filter(|entry| entry.receiving) else {
             return;
         };
