@@ -280,11 +280,8 @@ impl Postgres {
     }
 
     /// By the time they came.
-    pub(crate) fn group_members(&mut self, group: GroupKey) -> Result<Vec<UserId>> {
-        let members = self.run(Kind::Single, |tables| {
-            let members_max = tables.members_max();
-            tables.members(group, members_max)
-        })?;
+    pub(crate) fn group_members(&mut self, group: GroupKey, limit: u32) -> Result<Vec<UserId>> {
+        let members = self.run(Kind::Single, |tables| tables.members(group, limit))?;
         Ok(members.into_iter().map(|(id, _)| id).collect())
     }
 }

@@ -384,12 +384,9 @@ impl Accounts for SimpleIm {
         })
     }
 
-    fn group_members(&mut self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
+    fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError> {
         let group = self.group(group);
-        let members = self.look(|tables| {
-            let members_max = tables.members_max;
-            tables.members(group, members_max)
-        })?;
+        let members = self.look(|tables| tables.members(group, limit))?;
         Ok(members.into_iter().map(|(id, _)| id).collect())
     }
 
