@@ -37,15 +37,20 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
         .with_state(state)
 }
 
-/// The routes of `http.bind`: those of every protocol that is spoken and has some.
+/// The routes of `http.bind`: those of every protocol that is spoken and has some. `gateway` tells
+/// users what is changed there.
 ///
 /// # Errors
 /// The store cannot be opened.
-pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
+pub(crate) fn protocol_routes(
+    config: &Config,
+    gateway: &Arc<dyn Gateway>,
+) -> Result<Router, Failure> {
     let Some(address) = config.advertised() else { return Ok(Router::new()) };
     let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
     let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);
-    Ok(simple_im::routes(simple_im::Face::new(accounts, address, token_ttl)))
+    let gateway = Arc::clone(gateway);
+    Ok(simple_im::routes(simple_im::Face::new(accounts, gateway, address, token_ttl)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

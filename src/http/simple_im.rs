@@ -15,6 +15,7 @@
 
 mod accounts;
 mod answer;
+mod news;
 mod offline;
 mod server;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
+use codec::TenantId;
 use storage::StoreError;
 use storage::accounts::{Accounts, TokenRecord};
 use tokio::sync::Semaphore;
@@ -36,6 +38,7 @@ use tokio::sync::Semaphore;
 use answer::Answer;
 
 use crate::config::Address;
+use crate::gateway::Gateway;
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -43,6 +46,10 @@ pub(crate) struct Face(Arc<Shared>);
 
 struct Shared {
     accounts: Mutex<Box<dyn Accounts>>,
+    /// Whose accounts these are.
+    tenant: TenantId,
+    /// Tells users who are there of what is changed here.
+    gateway: Arc<dyn Gateway>,
     /// Bounds the calls that wait.
     turns: Semaphore,
     /// Bounds those that run, so that health and the drain find a blocking thread.
@@ -57,11 +64,14 @@ struct Shared {
 impl Face {
     pub(crate) fn new(
         accounts: Box<dyn Accounts>,
+        gateway: Arc<dyn Gateway>,
         address: Address,
         token_ttl: std::time::Duration,
     ) -> Self {
         Self(Arc::new(Shared {
+            tenant: accounts.tenant(),
             accounts: Mutex::new(accounts),
+            gateway,
             turns: Semaphore::new(CALLS_MAX),
             running: Semaphore::new(RUNNING_MAX),
             address,

@@ -5,9 +5,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use codec::{GroupId, UserId};
+use codec::{GroupId, News, UserId};
 use storage::StoreError;
-use storage::accounts::{Account, Asked, GroupChange};
+use storage::accounts::{Account, Accounts, Asked, GroupChange};
 
 use super::answer::Answer;
 use super::{Face, Form, Holder, now_ms, said};
@@ -99,11 +99,15 @@ pub(super) async fn ask(
             let form = Form::of(&body);
             let message = form.get("message").or_else(|| form.get("ask")).unwrap_or_default();
             let message: String = message.chars().take(ASK_CHARS).collect();
-            let asked = face.call(move |accounts| {
-                accounts.ask_contact(record.user, UserId(id), message.as_bytes(), now_ms())
-            });
+            let (user, to, ask) = (record.user, UserId(id), message.clone());
+            let asked =
+                face.call(move |accounts| accounts.ask_contact(user, to, ask.as_bytes(), now_ms()));
             match asked.await.map_err(|_| Answer::unavailable())? {
-                Asked::Done => Ok(Answer::double(0)),
+                Asked::Done => {
+                    let ask = message.into_bytes().into();
+                    face.tell(&record, [to], News::ContactAsked { to, ask });
+                    Ok(Answer::double(0))
+                }
                 Asked::AlreadyContacts => Err(Answer::double(1).reason("Contact exists")),
                 Asked::Pending => Err(Answer::double(1).reason("Waiting for accept")),
                 Asked::UnknownUser => Err(Answer::double(1).reason("User doesn't exist!")),
@@ -122,10 +126,13 @@ pub(super) async fn accept(
     said(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
-            let accepted =
-                face.call(move |accounts| accounts.accept_contact(record.user, UserId(id))).await;
+            let (user, to) = (record.user, UserId(id));
+            let accepted = face.call(move |accounts| accounts.accept_contact(user, to)).await;
             match accepted.map_err(|_| Answer::unavailable())? {
-                Some((version, _)) => Ok(Answer::double(0).number("contact_version", version)),
+                Some((version, _)) => {
+                    face.tell(&record, [to], News::ContactAccepted { to });
+                    Ok(Answer::double(0).number("contact_version", version))
+                }
                 None => Err(Answer::double(1).reason("Unauthorized operate")),
             }
         }
@@ -142,10 +149,13 @@ pub(super) async fn part(
     said(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
-            let parted =
-                face.call(move |accounts| accounts.delete_contact(record.user, UserId(id))).await;
+            let (user, to) = (record.user, UserId(id));
+            let parted = face.call(move |accounts| accounts.delete_contact(user, to)).await;
             match parted.map_err(|_| Answer::unavailable())? {
-                true => Ok(Answer::double(0)),
+                true => {
+                    face.tell(&record, [to], News::ContactDeleted { to });
+                    Ok(Answer::double(0))
+                }
                 false => Err(Answer::double(1).reason("Unauthorized operate")),
             }
         }
@@ -216,13 +226,16 @@ pub(super) async fn create_group(
             if members.is_empty() {
                 return Err(Answer::double(3).reason("members Required!"));
             }
-            let made = face.call(move |accounts| {
-                accounts.create_group(name.as_bytes(), record.user, &members)
-            });
+            let user = record.user;
+            let made =
+                face.call(move |accounts| accounts.create_group(name.as_bytes(), user, &members));
             match made.await {
-                Ok(group) => Ok(Answer::double(0)
-                    .number("g_id", group.id.0.into())
-                    .text("g_key", group.key.as_bytes())),
+                Ok(made) => {
+                    let (group, key) = (made.id, made.key.as_bytes());
+                    let news = News::GroupCreated { group, key: key.into() };
+                    face.tell(&record, made.members, news);
+                    Ok(Answer::double(0).number("g_id", group.0.into()).text("g_key", key))
+                }
                 Err(_) => Err(Answer::double(3).reason("Unknow Error")),
             }
         }
@@ -239,8 +252,10 @@ pub(super) async fn delete_group(
     said(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
-            let group = GroupId(group);
-            changed(face.call(move |accounts| accounts.delete_group(group, record.user)).await)
+            let (user, group) = (record.user, GroupId(group));
+            let news = News::GroupDeleted { group };
+            let change = move |accounts: &mut dyn Accounts| accounts.delete_group(group, user);
+            changed(face.change_group(&record, group, None, news, change).await)
         }
         .await,
     )
@@ -258,8 +273,10 @@ pub(super) async fn join(
             let Holder { record, .. } = face.holder(&headers).await?;
             let form = Form::of(&body);
             let key = token_bytes_of(&form)?;
-            let group = GroupId(group);
-            changed(face.call(move |accounts| accounts.join_group(group, record.user, &key)).await)
+            let (user, group) = (record.user, GroupId(group));
+            let news = News::MemberAdded { group, member: user };
+            let change = move |accounts: &mut dyn Accounts| accounts.join_group(group, user, &key);
+            changed(face.change_group(&record, group, Some(user), news, change).await)
         }
         .await,
     )
@@ -279,8 +296,11 @@ pub(super) async fn add_member(
     said(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
-            let (group, user) = (GroupId(group), UserId(user));
-            changed(face.call(move |accounts| accounts.add_member(group, record.user, user)).await)
+            let (user, group, member) = (record.user, GroupId(group), UserId(user));
+            let news = News::MemberAdded { group, member };
+            let change =
+                move |accounts: &mut dyn Accounts| accounts.add_member(group, user, member);
+            changed(face.change_group(&record, group, Some(member), news, change).await)
         }
         .await,
     )
@@ -295,8 +315,10 @@ pub(super) async fn leave(
     said(
         async {
             let Holder { record, .. } = face.holder(&headers).await?;
-            let group = GroupId(group);
-            changed(face.call(move |accounts| accounts.leave_group(group, record.user)).await)
+            let (user, group) = (record.user, GroupId(group));
+            let news = News::MemberRemoved { group, member: user };
+            let change = move |accounts: &mut dyn Accounts| accounts.leave_group(group, user);
+            changed(face.change_group(&record, group, Some(user), news, change).await)
         }
         .await,
     )
