@@ -42,9 +42,9 @@ pub(crate) fn start(
     config: &Config,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
-    let choice = Choice::of(config.keys.node.io);
-    if let Some(refusal) = &choice.fallback {
-        tracing::warn!("running on epoll instead of io_uring: {refusal}");
+    let choice = Choice::of(config);
+    if let Some(fallback) = &choice.fallback {
+        tracing::warn!("running on epoll instead of io_uring: {fallback}");
     }
     match choice.kind {
         Kind::Uring => start_on::<UringIo>(config, tls, choice),
