@@ -57,7 +57,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
         0 => SLOTS_TRIED,
         slots => slots,
     };
-    let choice = Choice::of(config.keys.node.io);
+    let choice = Choice::of(config);
     let mut findings = vec![of_choice(&choice)];
     if choice.kind == Kind::Uring {
         findings.extend(probe::findings(slots).into_iter().map(of_probe));
@@ -85,8 +85,8 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
 fn of_choice(choice: &Choice) -> Finding {
     let name = "engine (node.io)";
     let (verdict, detail, fix) = match (&choice.fallback, choice.kind) {
-        (Some(refusal), _) => {
-            (Verdict::Advice, format!("epoll, because {}", refusal.cause()), refusal.fix())
+        (Some(fallback), _) => {
+            (Verdict::Advice, format!("epoll, because {}", fallback.cause()), fallback.fix())
         }
         (None, Kind::Uring) => (Verdict::Good, "io_uring".to_owned(), String::new()),
         (None, Kind::Epoll) => (Verdict::Good, "epoll, as configured".to_owned(), String::new()),
@@ -200,6 +200,7 @@ const LOCKED_WANTED: u64 = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Fallback;
 
     const LIMITS: &str = "\
 Limit                     Soft Limit           Hard Limit           Units
@@ -229,11 +230,19 @@ Max locked memory         unlimited            unlimited            bytes
 
     #[test]
     fn a_refused_ring_is_advice_as_long_as_epoll_takes_over() {
-        let fallen = Choice { kind: Kind::Epoll, fallback: Some(probe::SetupError::Denied) };
+        let fallen = Choice {
+            kind: Kind::Epoll,
+            fallback: Some(Fallback::Refused(probe::SetupError::Denied)),
+        };
         let finding = of_choice(&fallen);
         assert_eq!(finding.verdict, Verdict::Advice);
         assert!(finding.detail.starts_with("epoll, because io_uring is refused"), "{finding}");
         assert!(finding.fix.contains("seccomp") && !finding.detail.contains("Fix:"), "{finding}");
+        let untold = Fallback::Untold { kernel: "6.1.0".to_owned(), protocols: "one".to_owned() };
+        let finding = of_choice(&Choice { fallback: Some(untold), ..fallen.clone() });
+        assert_eq!(finding.verdict, Verdict::Advice);
+        assert!(finding.detail.starts_with("epoll, because io_uring of the kernel 6.1.0"));
+        assert!(finding.detail.contains("one") && finding.fix.contains("6.7"), "{finding}");
         assert_eq!(of_choice(&Choice { fallback: None, ..fallen }).verdict, Verdict::Good);
     }
 

@@ -3,7 +3,9 @@
 //! Owns: the choice of `node.io`, and what is said of it in the log, the metrics and the doctor's
 //! report. Never: makes the shards' engines (the wiring does).
 
-use shards::io::probe::{self, SetupError};
+use std::fmt;
+
+use shards::io::probe::{self, Abilities, SetupError};
 use shards::io::{Sizes, sys};
 use shards::limits;
 
@@ -23,21 +25,81 @@ pub(crate) enum Kind {
 pub(crate) struct Choice {
     pub(crate) kind: Kind,
     /// Why it is not io_uring, although that was looked for.
-    pub(crate) fallback: Option<SetupError>,
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// Why `auto` does not take io_uring. The display names the cause and the fix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    Refused(SetupError),
+    /// A ring cannot tell here what has arrived where the receiver cannot say so himself, as some
+    /// of these protocols' cannot; epoll can on every kernel.
+    Untold {
+        kernel: String,
+        protocols: String,
+    },
+}
+
+impl Fallback {
+    pub(crate) fn cause(&self) -> String {
+        match self {
+            Self::Refused(error) => error.cause(),
+            Self::Untold { kernel, protocols } => format!(
+                "io_uring of the kernel {kernel} cannot tell what has reached receivers that \
+                 cannot acknowledge, as there are in {protocols}: they would get stored messages \
+                 again at every login"
+            ),
+        }
+    }
+
+    pub(crate) fn fix(&self) -> String {
+        match self {
+            Self::Refused(error) => error.fix(),
+            Self::Untold { .. } => {
+                "run a kernel of at least 6.7; node.io = \"epoll\" says that this is well so"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. Fix: {}", self.cause(), self.fix())
+    }
 }
 
 impl Choice {
-    /// Tries a small ring where `auto` leaves the choice to the host. Anything but a refusal keeps
-    /// io_uring: what is short for a ring is mostly short for everything, and is reported then.
-    pub(crate) fn of(key: EngineKey) -> Self {
+    /// What `node.io` comes to on this host, for the protocols that are spoken.
+    pub(crate) fn of(config: &Config) -> Self {
+        let silent = config.listeners.iter().map(|listener| listener.protocol);
+        let mut silent: Vec<&str> =
+            silent.filter(|id| id.has_silent_receivers()).map(|id| id.name()).collect();
+        silent.sort_unstable();
+        silent.dedup();
+        Self::choose(config.keys.node.io, &silent, probe::try_ring)
+    }
+
+    /// Tries a small ring where `auto` leaves the choice to the host. An error that is no refusal
+    /// keeps io_uring: what is short for a ring is mostly short for everything, and is reported
+    /// then. `silent`: the protocols with receivers that cannot acknowledge.
+    fn choose(
+        key: EngineKey,
+        silent: &[&str],
+        try_ring: impl FnOnce() -> Result<Abilities, SetupError>,
+    ) -> Self {
+        let uring = Self { kind: Kind::Uring, fallback: None };
+        let fallen = |fallback| Self { kind: Kind::Epoll, fallback: Some(fallback) };
         match key {
-            EngineKey::Uring => Self { kind: Kind::Uring, fallback: None },
+            EngineKey::Uring => uring,
             EngineKey::Epoll => Self { kind: Kind::Epoll, fallback: None },
-            EngineKey::Auto => match probe::try_ring() {
-                Err(error) if error.is_refusal() => {
-                    Self { kind: Kind::Epoll, fallback: Some(error) }
+            EngineKey::Auto => match try_ring() {
+                Err(error) if error.is_refusal() => fallen(Fallback::Refused(error)),
+                Ok(Abilities { socket_commands: false }) if !silent.is_empty() => {
+                    let (kernel, protocols) = (probe::kernel_version(), silent.join(" and "));
+                    fallen(Fallback::Untold { kernel, protocols })
                 }
-                _ => Self { kind: Kind::Uring, fallback: None },
+                Ok(_) | Err(_) => uring,
             },
         }
     }
@@ -58,7 +120,7 @@ impl Choice {
         [
             engine(Kind::Uring, "uring"),
             engine(Kind::Epoll, "epoll"),
-            Sample::gauge("io_engine_fallback", "io_uring was wanted and is refused.", fallback),
+            Sample::gauge("io_engine_fallback", "1 if io_uring was looked for in vain.", fallback),
         ]
     }
 }
@@ -132,11 +194,52 @@ mod tests {
     #[test]
     fn exactly_one_engine_runs_and_a_fallback_is_told_from_a_choice() {
         let figures = |choice: &Choice| choice.samples().map(|sample| sample.figure);
-        let chosen = Choice::of(EngineKey::Epoll);
-        let fallen = Choice { fallback: Some(SetupError::Denied), ..chosen.clone() };
+        let chosen = choose(EngineKey::Epoll, &[], Err(SetupError::Denied));
+        let fallen = choose(EngineKey::Auto, &[], Err(SetupError::Denied));
         let values = |choice| format!("{:?}", figures(choice));
         assert_eq!(values(&chosen), "[Gauge(0), Gauge(1), Gauge(0)]");
         assert_eq!(values(&fallen), "[Gauge(0), Gauge(1), Gauge(1)]");
-        assert_eq!(values(&Choice::of(EngineKey::Uring)), "[Gauge(1), Gauge(0), Gauge(0)]");
+        assert_eq!(values(&choose(EngineKey::Uring, &[], TELLS)), "[Gauge(1), Gauge(0), Gauge(0)]");
+    }
+
+    const TELLS: Result<Abilities, SetupError> = Ok(Abilities { socket_commands: true });
+    const CANNOT_TELL: Result<Abilities, SetupError> = Ok(Abilities { socket_commands: false });
+
+    fn choose(key: EngineKey, silent: &[&str], probed: Result<Abilities, SetupError>) -> Choice {
+        Choice::choose(key, silent, || probed)
+    }
+
+    #[test]
+    fn auto_leaves_io_uring_only_for_a_refusal_or_for_receivers_that_it_cannot_see() {
+        let silent = ["one", "other"];
+        let short = || Err(SetupError::Memory { step: "making the ring" });
+        for (silent, probed, kind) in [
+            (&silent[..], TELLS, Kind::Uring),
+            (&[], TELLS, Kind::Uring),
+            (&[], CANNOT_TELL, Kind::Uring),
+            (&silent, CANNOT_TELL, Kind::Epoll),
+            (&silent, short(), Kind::Uring),
+            (&[], Err(SetupError::Denied), Kind::Epoll),
+        ] {
+            let choice = choose(EngineKey::Auto, silent, probed.clone());
+            assert_eq!(choice.kind, kind, "{silent:?} {probed:?}");
+            assert_eq!(choice.fallback.is_some(), kind == Kind::Epoll, "{choice:?}");
+        }
+        // What is asked for is taken, whatever the host offers.
+        for probed in [TELLS, CANNOT_TELL, Err(SetupError::Denied)] {
+            for (key, kind) in [(EngineKey::Uring, Kind::Uring), (EngineKey::Epoll, Kind::Epoll)] {
+                let expected = Choice { kind, fallback: None };
+                assert_eq!(choose(key, &silent, probed.clone()), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fallback_for_silent_receivers_names_kernel_protocols_and_fix() {
+        let choice = choose(EngineKey::Auto, &["one", "other"], CANNOT_TELL);
+        let said = choice.fallback.expect("epoll for a reason").to_string();
+        for part in [&probe::kernel_version(), "one and other", "again", "6.7"] {
+            assert!(said.contains(part), "{said}");
+        }
     }
 }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codec::{Notice, UserKey};
+
 /// A running engine. Called from the control plane's threads; no call waits longer than it says.
 pub(crate) trait Gateway: Send + Sync + 'static {
     /// The figures of the process and of every shard, asked for now. Waits at most a second; a
@@ -20,6 +22,10 @@ pub(crate) trait Gateway: Send + Sync + 'static {
 
     /// New TLS connections use this context from now on. Does not wait.
     fn set_tls(&self, context: Arc<rustls::ServerConfig>);
+
+    /// Tells users what concerns them, as far as they are there. Does not wait. Shards that are far
+    /// behind pass nothing on.
+    fn tell(&self, to: &[UserKey], notice: Notice);
 
     /// Stops accepting, tells clients, flushes the store, ends the shards; waits at most `limit`.
     /// `false`: not everything was done by then. Called once.

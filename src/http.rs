@@ -39,18 +39,24 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
         .with_state(state)
 }
 
-/// The routes of `http.bind`: those of every protocol that is spoken and has some.
+/// The routes of `http.bind`: those of every protocol that is spoken and has some. `gateway` tells
+/// users what is changed there.
 ///
 /// # Errors
 /// The store cannot be opened.
-pub(crate) fn protocol_routes(config: &Config, authority: &Authority) -> Result<Router, Failure> {
+pub(crate) fn protocol_routes(
+    config: &Config,
+    authority: &Authority,
+    gateway: &Arc<dyn Gateway>,
+) -> Result<Router, Failure> {
     let Some(settings) = simple_im::Settings::of(config) else { return Ok(Router::new()) };
     let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
     let judge = match config.login_realm().filter(|realm| realm.mode != AuthMode::Local) {
         Some(realm) => Some(authority.judge(config, realm)?),
         None => None,
     };
-    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, settings)))
+    let gateway = Arc::clone(gateway);
+    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, gateway, settings)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

@@ -136,7 +136,7 @@ impl Control {
         let mut doors = Vec::new();
         let admin = http::admin_routes(Arc::clone(&self.gateway));
         let faces = match self.config.http {
-            Some(_) => http::protocol_routes(&self.config, &self.authority)?,
+            Some(_) => http::protocol_routes(&self.config, &self.authority, &self.gateway)?,
             None => Router::new(),
         };
         match (self.config.http, self.config.admin) {

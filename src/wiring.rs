@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use codec::TenantId;
+use codec::{Notice, TenantId, UserKey};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustls::ServerConfig;
 use shards::io::epoll::EpollIo;
@@ -24,7 +24,7 @@ use shards::io::sys::{self, ListenOptions, Waker};
 use shards::io::uring::UringIo;
 use shards::io::{Engine, Sizes};
 use shards::limits::{self, mesh_ring};
-use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig};
+use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig, home_of_user};
 use storage::sidecar::{Observer, Port, Sidecar};
 
 use crate::authority::Authority;
@@ -44,9 +44,9 @@ pub(crate) fn start(
     authority: &Authority,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
-    let choice = Choice::of(config.keys.node.io);
-    if let Some(refusal) = &choice.fallback {
-        tracing::warn!("running on epoll instead of io_uring: {refusal}");
+    let choice = Choice::of(config);
+    if let Some(fallback) = &choice.fallback {
+        tracing::warn!("running on epoll instead of io_uring: {fallback}");
     }
     match choice.kind {
         Kind::Uring => start_on::<UringIo>(config, authority, tls, choice),
@@ -340,6 +340,18 @@ impl Gateway for Running {
         }
     }
 
+    fn tell(&self, to: &[UserKey], notice: Notice) {
+        let notice = Arc::new(notice);
+        let count = self.shards.len() as u16;
+        for shard in &self.shards {
+            let at_home = |user: &UserKey| home_of_user(*user, count) == shard.shard;
+            let to: Box<[UserKey]> = to.iter().copied().filter(at_home).collect();
+            if !to.is_empty() && shard.control.len() < NOTICES_WAITING {
+                shard.tell(Control::Notice { to, notice: Arc::clone(&notice) });
+            }
+        }
+    }
+
     fn drain(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         self.draining.store(true, Ordering::Relaxed);
@@ -435,6 +447,8 @@ fn random() -> u64 {
 
 /// A shard that was told to stop ends after its turn, even when the drain took all its time.
 const SHARD_STOP_MIN: Duration = Duration::from_millis(500);
+/// A shard takes all that waits in one turn; one with so much waiting is stuck, or nearly so.
+const NOTICES_WAITING: usize = 1_024;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The store's last commit is worth waiting for even when the drain took all its time.
 const SIDECAR_STOP_MIN: Duration = Duration::from_millis(500);

@@ -418,6 +418,43 @@ fn contacts_are_directed_and_show_who_is_online_on_both_shards() {
 }
 
 #[test]
+fn who_is_added_hears_of_it_once_while_he_is_there_if_his_client_knows_how() {
+    let gateway = open().start();
+    let mut ann = DemoClient::logged_in(&gateway, 1);
+    let add = |ann: &mut DemoClient, user: u32| {
+        assert_eq!(ann.contact(ContactOp::Add, &format!("u{user}")).0, 0);
+    };
+    // Six, so that all of them live on one shard once in 64 runs of another hash only.
+    let mut there: Vec<_> = (2..8).map(|user| DemoClient::logged_in(&gateway, user)).collect();
+    let mut tablet = DemoClient::dial(&gateway);
+    tablet.login(Connect { device: "tablet".into(), ..DemoClient::connect("u2") });
+    let mut original = DemoClient::dial(&gateway);
+    original.login(Connect { ext: 0, device: "old".into(), ..DemoClient::connect("u2") });
+    let mut text = TextClient::logged_in(&gateway, "u8");
+    for (client, user) in there.iter_mut().zip(2..) {
+        add(&mut ann, user);
+        let id = client.expect_added_by("u1");
+        // Whoever answers to it says nothing of a message.
+        client.ack(&id);
+    }
+    tablet.expect_added_by("u1");
+    add(&mut ann, 8);
+    add(&mut ann, 9);
+    add(&mut ann, 1);
+    // Again is nothing new, until it was undone.
+    add(&mut ann, 3);
+    assert_eq!(ann.contact(ContactOp::Remove, "u4").0, 0);
+    add(&mut ann, 4);
+    there[2].expect_added_by("u1");
+    there.iter_mut().chain([&mut ann, &mut tablet]).for_each(DemoClient::expect_silence);
+    original.expect_silence();
+    text.expect_silence();
+    // It waits for nobody.
+    DemoClient::logged_in(&gateway, 9).expect_silence();
+    assert_eq!(gateway.metric("ringpost_store_rows_total"), 0);
+}
+
+#[test]
 fn groups_made_by_im_demo_are_everybodys() {
     let gateway = open().start();
     let mut ann = DemoClient::logged_in(&gateway, 1);

@@ -382,6 +382,64 @@ fn simple_im_trap_16_bursts_keep_their_order_and_the_offline_text_turns_it_aroun
     }
 }
 
+#[test]
+fn changes_made_over_http_are_told_to_those_who_are_there_and_know_the_words() {
+    let gateway = local().start();
+    let token = |user: u32, device: &str| {
+        let body = format!("phone={}&password=secret&device={device}", phone(user));
+        ask(&gateway, Ask::post("/server/login", &body)).quoted("token")
+    };
+    let login = |user, device, dialect, token: &str| {
+        let mut client = ImClient::dial_in(&gateway, user, device, dialect);
+        client.login(token);
+        client
+    };
+    let change = |method, path: &str, token: &str, body| {
+        let cookie = format!("Cookie: token={token}\r\n");
+        let told = ask(&gateway, Ask { method, body, ..Ask::get(path) }.with(&cookie));
+        assert!(told.text().starts_with("[[response]] status = 0"), "{told:?}");
+        told
+    };
+    let (anns, bens) = (token(1, "ipad"), token(2, "android"));
+    let mut ann = login(1, "ipad", Dialect::Device, &anns);
+    let mut phone = login(1, "android", Dialect::Device, &token(1, "android"));
+    let mut ben = login(2, "android", Dialect::Device, &bens);
+    // Flat is known from the first message on.
+    let mut flat = login(2, "ipad", Dialect::Flat, &token(2, "ipad"));
+    flat.say_safely("x1", To::User(UserId(3)), "hello");
+    let mut old = login(2, "old", Dialect::Single, &token(2, "old"));
+    let notice = |t: &str, from, to| ImSeen::Notice { t: t.into(), from, to };
+    let all_see = |clients: [&mut ImClient; 3], seen: &ImSeen| {
+        clients.into_iter().for_each(|client| client.expect(seen.clone()));
+    };
+
+    change("POST", "/contact/2", &anns, "ask=hi");
+    let asked = notice("add_contact", 1, BEN);
+    all_see([&mut phone, &mut ben, &mut flat], &asked);
+    change("PUT", "/contact/1", &bens, "");
+    let accepted = notice("accept_contact", 2, To::User(UserId(1)));
+    all_see([&mut ann, &mut phone, &mut flat], &accepted);
+    change("DELETE", "/contact/1", &bens, "");
+    let parted = notice("delete_contact", 2, To::User(UserId(1)));
+    all_see([&mut ann, &mut phone, &mut flat], &parted);
+
+    let made = change("POST", "/group", &anns, "name=us&members[]=2").text();
+    let id = made.split("g_id = ").nth(1).and_then(|rest| rest.split(' ').next());
+    let group = GroupId(id.and_then(|id| id.parse().ok()).expect("a number"));
+    let in_group = |t: &str, from| notice(t, from, To::Group(group));
+    let created = in_group("create_group", 1);
+    all_see([&mut phone, &mut ben, &mut flat], &created);
+    change("DELETE", &format!("/group/{group}/member"), &bens, "");
+    let left = in_group("delete_group_member", 2);
+    all_see([&mut ann, &mut phone, &mut flat], &left);
+    // He is no member any more.
+    change("DELETE", &format!("/group/{group}"), &anns, "");
+    phone.expect(in_group("delete_group", 1));
+    for client in [&mut ann, &mut phone, &mut ben, &mut flat, &mut old] {
+        client.expect_silence();
+    }
+}
+
 /// What stands between line ends.
 fn split(bytes: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();

@@ -224,6 +224,7 @@ impl Protocol for Binary {
             | Outgoing::Left(_)
             | Outgoing::Present(_)
             | Outgoing::Answer(..)
+            | Outgoing::Notice(..)
             | Outgoing::Pong => {}
         });
     }

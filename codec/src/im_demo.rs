@@ -11,6 +11,8 @@
 //!                                        <   response{code, id}         one each, in order
 //!                                        <   request{MESSAGE, Message{from}, id}
 //!   response{id}                         >                              acknowledges the push
+//!                                        <   request{CONTACT, Contact{ADD, user}, id}
+//!                                                              user has added him; no answer due
 //! ```
 //!
 //! `proto/im_demo.proto` has all fields. The document names no recipient, no id and no push: those
@@ -94,6 +96,7 @@ impl Default for Settings {
 impl Protocol for ImDemo {
     const NAME: &'static str = "im-demo";
     const PACKET_MAX: usize = PACKET_MAX;
+    const SILENT_RECEIVERS: bool = true;
     const PUSHES_STAMPS: bool = true;
     type Settings = Settings;
 
@@ -175,12 +178,16 @@ impl Protocol for ImDemo {
             Outgoing::Answer(id, answer) => {
                 Response::answer(id, answer, settings.list_in_reason && !ext).put(stream, out);
             }
+            Outgoing::Notice(stamp, notice) if ext => {
+                reply::put_notice(*stamp, notice, stream, out);
+            }
             Outgoing::Ping if ext => reply::put_ping(0, stream, out),
             Outgoing::Pong if ext => reply::put_pong(self.0.ping_time, stream, out),
             Outgoing::Goodbye(reason) => reply::put_goodbye(*reason, stream, out),
-            // The original has no heartbeat, and nobody here sits in a room.
+            // The original has no heartbeat and no news, and nobody here sits in a room.
             Outgoing::Ping
             | Outgoing::Pong
+            | Outgoing::Notice(..)
             | Outgoing::Joined(_)
             | Outgoing::Left(_)
             | Outgoing::Present(_)

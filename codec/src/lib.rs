@@ -19,6 +19,7 @@ pub mod ids;
 pub mod im_demo;
 pub mod manners;
 pub mod message;
+pub mod notice;
 pub mod packet;
 pub mod protocol;
 pub mod query;
@@ -32,6 +33,7 @@ pub use error::{Decoded, Malformed, WireError};
 pub use ids::{GroupId, GroupKey, MessageId, TenantId, UserId, UserKey};
 pub use manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience, Resends};
 pub use message::{Content, Message, Target};
+pub use notice::{News, Notice};
 pub use packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, PublishKind, Push,
     Receipt, Refusal, Terminal, UserList,

@@ -6,6 +6,7 @@ use crate::close::CloseReason;
 use crate::error::Malformed;
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::message::Message;
+use crate::notice::Notice;
 use crate::query::{Answer, Query};
 
 /// One packet from a client.
@@ -172,6 +173,9 @@ pub enum Outgoing<'a> {
     /// Names of those in the public room, sorted, without the one who asked.
     Present(&'a [Box<[u8]>]),
     Answer(MessageId, &'a Answer),
+    /// A change of contacts or groups. The number is unlike all stamps, for protocols whose clients
+    /// answer to it.
+    Notice(u128, &'a Notice),
     Ping,
     /// The answer to a client's ping.
     Pong,

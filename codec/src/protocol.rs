@@ -27,6 +27,8 @@ pub trait Protocol: Sized {
     const TEXT: bool = false;
     /// Logins that one connection may try before it is closed.
     const LOGIN_TRIES: u8 = 1;
+    /// Some of its clients cannot acknowledge a push, see [`crate::Acks::Bytes`].
+    const SILENT_RECEIVERS: bool = false;
     /// Pushes carry the gateway's ids, see [`crate::Message::id_for`].
     const PUSHES_STAMPS: bool = false;
     /// What `[protocol.NAME]` configures.
@@ -143,6 +145,11 @@ macro_rules! protocols {
             /// See [`Protocol::LOGIN_TRIES`].
             pub fn login_tries(self) -> u8 {
                 match self { $(Self::$variant => <$ty>::LOGIN_TRIES),* }
+            }
+
+            /// See [`Protocol::SILENT_RECEIVERS`].
+            pub fn has_silent_receivers(self) -> bool {
+                match self { $(Self::$variant => <$ty>::SILENT_RECEIVERS),* }
             }
 
             /// See [`Protocol::PUSHES_STAMPS`].

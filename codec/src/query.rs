@@ -9,7 +9,7 @@ use crate::packet::Failure;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     Contacts,
-    /// Does nothing if he is a contact already.
+    /// Does nothing if he is a contact already, and answers [`Answer::Done`].
     AddContact(Box<[u8]>),
     /// Does nothing if he is none.
     RemoveContact(Box<[u8]>),
@@ -33,6 +33,8 @@ pub enum Query {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
+    /// He is a contact now, and was none: he may be told.
+    ContactAdded(UserId),
     Contacts(Vec<Contact>),
     Groups(Vec<Group>),
     Failed(Failure),

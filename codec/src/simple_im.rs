@@ -12,6 +12,7 @@
 //!   rr   id t s (0 or 1) r                    the answer to an r
 //!   a    id                                   the publish is safe
 //!   m, gm                                     see `push`
+//!   n, gn                                     see `notice`
 //! ```
 //!
 //! Five revisions of the clients write this in four [`Dialect`]s, told apart by their packets and
@@ -27,6 +28,7 @@ use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::manners::{Acks, Answers, Echo, Heartbeat, Manners, Patience};
 use crate::message::{Content, Message};
+use crate::notice::Notice;
 use crate::packet::{
     Accepted, Connect, Destination, Failure, Outgoing, Packet, Proof, Publish, Refusal, Terminal,
 };
@@ -38,6 +40,7 @@ pub mod client;
 mod emit;
 mod fields;
 mod lexer;
+mod notice;
 mod push;
 mod scan;
 
@@ -246,6 +249,8 @@ impl Protocol for SimpleIm {
             Outgoing::Push(push) => {
                 push::put(self.0.session.dialect, settings.group_as_message, push.message, out);
             }
+            Outgoing::Notice(_, notice) if self.0.session.is_his_doing(notice) => {}
+            Outgoing::Notice(_, notice) => notice::put(self.0.session.dialect, notice, out),
             Outgoing::Answer(id, Answer::Failed(_)) => {
                 let reason = Some(&*settings.unknown_request);
                 self.0.session.put_reply(reason, id, &self.0.session.asked, out);
@@ -324,7 +329,9 @@ impl Session {
                 self.publish(fields, Destination::Group(to), scratch)
             }
             Some(Kind::Ack) => fields.id().map(Packet::Ack),
-            Some(Kind::Reply | Kind::Unknown) => Err(WireError::new(Malformed::UnknownCommand, 0)),
+            Some(Kind::Reply | Kind::Notice | Kind::GroupNotice | Kind::Unknown) => {
+                Err(WireError::new(Malformed::UnknownCommand, 0))
+            }
             None if self.login.is_some() => Ok(Packet::Nothing),
             None if fields.is_empty() => Err(WireError::new(Malformed::Empty, 0)),
             None => Err(WireError::new(Malformed::Syntax, 0)),
@@ -416,6 +423,14 @@ impl Session {
             self.dialect = Dialect::Flat;
         }
         Ok(Packet::Publish(Publish { id, to, body: scratch, keep: true }))
+    }
+
+    /// Whether the change was made on this very device.
+    fn is_his_doing(&self, notice: &Notice) -> bool {
+        self.login.as_ref().is_some_and(|login| {
+            let same_device = !login.device.is_empty() && login.device == notice.device;
+            same_device && *login.name == *notice.by.to_string().as_bytes()
+        })
     }
 
     fn put_accepted(&self, accepted: &Accepted<'_>, out: &mut Vec<u8>) {

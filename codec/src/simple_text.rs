@@ -84,6 +84,7 @@ impl Protocol for SimpleText {
     const PACKET_MAX: usize = PACKET_MAX;
     const TEXT: bool = true;
     const LOGIN_TRIES: u8 = 3;
+    const SILENT_RECEIVERS: bool = true;
     type Settings = Settings;
 
     fn new() -> Self {
@@ -164,6 +165,7 @@ impl Protocol for SimpleText {
             Outgoing::Accepted(_)
             | Outgoing::PublishAck(..)
             | Outgoing::Answer(..)
+            | Outgoing::Notice(..)
             | Outgoing::Ping
             | Outgoing::Pong
             | Outgoing::Goodbye(_) => {}

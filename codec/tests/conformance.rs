@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use codec::{
-    Answer, AnyProtocol, CloseReason, Contact, Decoded, Destination, Failure, Group, GroupId,
-    GroupKey, Malformed, Message, Outgoing, Packet, Proof, ProtocolId, PublishKind, Push, Receipt,
-    Refusal, Settings, Target, TenantId, Terminal, UserId, UserKey,
+    Acks, Answer, AnyProtocol, CloseReason, Contact, Decoded, Destination, Failure, Group, GroupId,
+    GroupKey, Malformed, Message, News, Notice, Outgoing, Packet, Proof, ProtocolId, PublishKind,
+    Push, Receipt, Refusal, Settings, Target, TenantId, Terminal, UserId, UserKey,
 };
 use common::{accepted, push, scratch};
 use proptest::prelude::*;
@@ -25,6 +25,21 @@ fn names_and_numbers_find_their_row() {
     }
     assert_eq!(ProtocolId::from_name("no such protocol"), None);
     assert_eq!(ProtocolId::from_number(u8::MAX), None);
+}
+
+#[test]
+fn a_protocol_has_silent_receivers_if_one_of_its_logins_is_of_such() {
+    let settings = Settings::default();
+    for &protocol in ProtocolId::ALL {
+        let is_silent = |(id, _, bytes): &(ProtocolId, String, Vec<u8>)| {
+            let (mut state, mut scratch) = (AnyProtocol::new(*id), Vec::new());
+            let login = state.decode(&settings, bytes, &mut scratch);
+            let is_login = *id == protocol && matches!(login, Ok(Packet::Connect(_)));
+            is_login && state.manners(&settings).acks == Acks::Bytes
+        };
+        let found = vectors().iter().any(is_silent);
+        assert_eq!(found, protocol.has_silent_receivers(), "{}", protocol.name());
+    }
 }
 
 /// A million idle connections carry one of these each: a protocol with much to remember keeps it
@@ -365,6 +380,7 @@ fn words(message: &Message) -> Vec<Outgoing<'_>> {
         Outgoing::Joined(b"bob"),
         Outgoing::Left(b"bob"),
         Outgoing::Present(names),
+        Outgoing::Notice(7, notice()),
         Outgoing::Ping,
         Outgoing::Pong,
     ];
@@ -373,6 +389,18 @@ fn words(message: &Message) -> Vec<Outgoing<'_>> {
     words.extend(Malformed::ALL.map(Outgoing::Invalid));
     words.extend(CloseReason::ALL.map(Outgoing::Goodbye));
     words
+}
+
+/// One that every protocol with a form for any of them has a form for.
+fn notice() -> &'static Notice {
+    static NOTICE: LazyLock<Notice> = LazyLock::new(|| Notice {
+        by: UserId(7),
+        name: b"bob"[..].into(),
+        device: b"ipad"[..].into(),
+        time_ms: 1_000,
+        news: News::ContactAdded,
+    });
+    &NOTICE
 }
 
 fn answers() -> &'static [Answer] {
@@ -386,7 +414,9 @@ fn answers() -> &'static [Answer] {
             users: vec![name("alice"), name("bob")],
         };
         let failed = FAILURES.map(Answer::Failed);
-        let done = [Answer::Done, Answer::Contacts(vec![contact]), Answer::Groups(vec![group])];
+        let added = Answer::ContactAdded(UserId(7));
+        let done =
+            [Answer::Done, added, Answer::Contacts(vec![contact]), Answer::Groups(vec![group])];
         done.into_iter().chain(failed).collect()
     });
     &ANSWERS

@@ -10,8 +10,8 @@ use codec::im_demo::{ImDemo, Settings, stream};
 use codec::protocol::Protocol;
 use codec::{
     Acks, Answer, Answers, CloseReason, Connect, Contact, Content, Decoded, Destination, Failure,
-    Group, GroupId, GroupKey, Heartbeat, Message, MessageId, Outgoing, Packet, Proof, ProtocolId,
-    PublishKind, Push, Query, Receipt, Refusal, Resends, Target, UserId, UserKey,
+    Group, GroupId, GroupKey, Heartbeat, Message, MessageId, News, Notice, Outgoing, Packet, Proof,
+    ProtocolId, PublishKind, Push, Query, Receipt, Refusal, Resends, Target, UserId, UserKey,
 };
 use common::{accepted, hex, packet, push, scratch};
 use prost::Message as _;
@@ -599,6 +599,13 @@ fn message(to: Target, protocol: ProtocolId, body: &[u8]) -> Message {
     }
 }
 
+/// Carol has added alice.
+fn notice() -> &'static Notice {
+    let (name, device) = (b"carol"[..].into(), b""[..].into());
+    let (time_ms, news) = (1234, News::ContactAdded);
+    Box::leak(Box::new(Notice { by: UserId(42), name, device, time_ms, news }))
+}
+
 /// Every word for which something may be written.
 fn everything() -> Vec<Outgoing<'static>> {
     let body = hex("12 04 0a 02 68 69");
@@ -611,6 +618,7 @@ fn everything() -> Vec<Outgoing<'static>> {
         Outgoing::PublishAck(PublishKind::User, id, receipt),
         push(message),
         Outgoing::Answer(id, &Answer::Done),
+        Outgoing::Notice(1, notice()),
         Outgoing::Ping,
         Outgoing::Pong,
     ];

@@ -5,13 +5,15 @@ mod common;
 
 use codec::im_demo::client::{self, ServerPacket};
 use codec::im_demo::types::{
-    self, ChatType, Command, ConAck, Contact, Disconnect, Ping, Request, RequestOption, Response,
+    self, ChatType, Command, ConAck, Contact, ContactOp, Disconnect, Ping, Request, RequestOption,
+    Response,
 };
 use codec::im_demo::{ImDemo, Settings, stream};
 use codec::protocol::Protocol;
 use codec::{
-    Answer, CloseReason, Connect, Decoded, Destination, Failure, Message, MessageId, Outgoing,
-    Packet, Proof, ProtocolId, Publish, Push, Query, Receipt, Target, Terminal, UserId, UserKey,
+    Answer, CloseReason, Connect, Decoded, Destination, Failure, GroupId, Message, MessageId, News,
+    Notice, Outgoing, Packet, Proof, ProtocolId, Publish, Push, Query, Receipt, Target, Terminal,
+    UserId, UserKey,
 };
 use common::{accepted, hex, packet, scratch};
 use prost::Message as _;
@@ -166,7 +168,7 @@ fn client_writes_the_samples() {
     let to = (ChatType::Group, "12");
     let sent = written(&|out| client::send(to, "m2", "hi", None, false, out));
     assert_eq!(sent, sample("request_to_group"));
-    let op = types::ContactOp::Add;
+    let op = ContactOp::Add;
     let asked = written(&|out| client::contact(op, "bob", "c2", false, out));
     assert_eq!(asked, sample("contact_add"));
     let group = types::Group {
@@ -250,6 +252,52 @@ fn a_push_is_the_sender_s_message_with_the_gateway_s_fields_behind() {
     let heard = client::decode_server(&out[value]);
     let Ok(ServerPacket::Push { id, stored: true, message }) = heard else { panic!("{heard:?}") };
     assert_eq!((id, message.time), ("0000000000000000000000000000001f".to_owned(), 300));
+}
+
+#[test]
+fn who_was_added_as_a_contact_hears_of_it_in_a_request_with_an_id_of_its_own() {
+    let notice = Notice {
+        by: UserId(42),
+        name: b"alice"[..].into(),
+        device: b"ipad"[..].into(),
+        time_ms: 300,
+        news: News::ContactAdded,
+    };
+    let said = |client: &ImDemo, stream, notice: &Notice| {
+        let mut out = Vec::new();
+        client.encode(&Settings::default(), &Outgoing::Notice(0x1f, notice), stream, &mut out);
+        out
+    };
+    let expected = hex("33 08 01 32 2f
+         08 01 12 09 08 01 12 05 \"alice\"           # CONTACT: ADD, user
+         22 20 \"0000000000000000000000000000001f\"");
+    assert_eq!(said(&after("connect_ext"), true, &notice), expected);
+    assert_eq!(said(&after("connect_ext"), false, &notice), expected[1..]);
+    let Ok(ServerPacket::Contact { id, contact }) = client::decode_server(&expected[1..]) else {
+        panic!("news of a contact")
+    };
+    assert_eq!(id, "0000000000000000000000000000001f");
+    assert_eq!(contact, Contact { op: ContactOp::Add.into(), user: "alice".into() });
+    // To that answer nothing is due, and it is taken for no push's.
+    let mut answer = Vec::new();
+    client::ack(&id, false, &mut answer);
+    let heard = after("connect_ext").decode(&Settings::default(), &answer, scratch());
+    assert_eq!(heard, Ok(Packet::Ack(MessageId::of_stamp(0x1f))));
+    // An original hears nothing, and nobody of what has no form here.
+    assert_eq!(said(&after("connect"), true, &notice), b"");
+    let (to, group) = (UserId(1), GroupId(2));
+    for news in [
+        News::ContactAsked { to, ask: b"hi"[..].into() },
+        News::ContactAccepted { to },
+        News::ContactDeleted { to },
+        News::GroupCreated { group, key: b"key"[..].into() },
+        News::GroupDeleted { group },
+        News::MemberAdded { group, member: to },
+        News::MemberRemoved { group, member: to },
+    ] {
+        let other = Notice { news, ..notice.clone() };
+        assert_eq!(said(&after("connect_ext"), true, &other), b"", "{:?}", other.news);
+    }
 }
 
 /// The published schema has the numbers and the types of the structs: every field of every struct

@@ -5,9 +5,11 @@
 mod common;
 
 use codec::protocol::Protocol;
+use codec::simple_im::client::{Framer, ServerPacket, decode_server};
 use codec::simple_im::{Dialect, Settings};
 use codec::{
-    Accepted, CloseReason, MessageId, Outgoing, Packet, ProtocolId, PublishKind, Refusal, UserId,
+    Accepted, CloseReason, Decoded, GroupId, MessageId, News, Notice, Outgoing, Packet, ProtocolId,
+    PublishKind, Refusal, UserId,
 };
 use common::{
     Connection, DIALECTS, Heard, Original, TOKEN, To, Value, body, login, message, pushed,
@@ -222,6 +224,71 @@ fn simple_im_trap_16_coalesced_packets_come_in_wire_order() {
         assert_eq!(ids, (0..50).map(|number| format!("m{number}")).collect::<Vec<_>>());
         assert_eq!(heard.len(), 51, "{dialect:?}");
     }
+}
+
+/// Every change, by user 7 on his `ipad`.
+fn notices() -> Vec<Notice> {
+    let (to, group, member) = (UserId(1), GroupId(3), UserId(8));
+    let news = [
+        News::ContactAsked { to, ask: b"it's \"me\""[..].into() },
+        News::ContactAccepted { to },
+        News::ContactDeleted { to },
+        News::GroupCreated { group, key: b"0123456789abcde+"[..].into() },
+        News::GroupDeleted { group },
+        News::MemberAdded { group, member },
+        News::MemberRemoved { group, member },
+    ];
+    let notice = |news| {
+        let (name, device) = (b"bob"[..].into(), b"ipad"[..].into());
+        Notice { by: UserId(7), name, device, time_ms: 1_463_900_000_123, news }
+    };
+    news.into_iter().map(notice).collect()
+}
+
+#[test]
+fn later_clients_are_told_of_contacts_and_groups_and_earlier_ones_which_would_die_of_it_are_not() {
+    let who = "from = 7 to = 1 ts = 1463900000 id = \"n_1463900000\" d = \"ipad\"";
+    let group = "from = 7 g_id = 3 ts = 1463900000 id = \"gn_1463900000\" d = \"ipad\"";
+    let expected = [
+        format!("[[n]] {who} ask = \"it's 'me'\" t = \"add_contact\""),
+        format!("[[n]] {who} t = \"accept_contact\""),
+        format!("[[n]] {who} t = \"delete_contact\""),
+        format!("[[gn]] {group} g_key = \"0123456789abcde+\" t = \"create_group\""),
+        format!("[[gn]] {group} t = \"delete_group\""),
+        format!("[[gn]] {group} member_id = 8 t = \"create_group_member\""),
+        format!("[[gn]] {group} member_id = 8 t = \"delete_group_member\""),
+    ];
+    for (notice, expected) in notices().iter().zip(expected) {
+        for dialect in DIALECTS {
+            let knows = matches!(dialect, Dialect::Flat | Dialect::Device);
+            let said = Connection::of(dialect).send(&Outgoing::Notice(1, notice));
+            assert_eq!(said, if knows { &*expected } else { "" }, "{dialect:?}");
+        }
+        let Ok(ServerPacket::Notice(heard)) = decode_server(expected.as_bytes()) else {
+            panic!("{expected}")
+        };
+        assert!(expected.contains(&format!(" t = \"{}\"", heard.what.escape_ascii())));
+        assert_eq!(heard.from, UserId(7));
+        let packet = Framer::new(Dialect::Device).frame(expected.as_bytes(), false);
+        assert!(
+            matches!(packet, Ok(Decoded::Frame { consumed, .. }) if consumed == expected.len())
+        );
+    }
+}
+
+#[test]
+fn the_device_that_made_a_change_is_not_told_of_it_but_the_user_s_others_are() {
+    // `Connection` is user 1 with `android`.
+    for (by, device, is_told) in [(1, "android", false), (1, "ipad", true), (7, "android", true)] {
+        for notice in notices() {
+            let notice = Notice { by: UserId(by), device: device.as_bytes().into(), ..notice };
+            let said = Connection::of(Dialect::Device).send(&Outgoing::Notice(1, &notice));
+            assert_eq!(!said.is_empty(), is_told, "{by} {device}");
+        }
+    }
+    // That somebody has him among his contacts without being asked is unheard of here.
+    let added = Notice { news: News::ContactAdded, ..notices().remove(0) };
+    assert_eq!(Connection::of(Dialect::Device).send(&Outgoing::Notice(1, &added)), "");
 }
 
 /// What has no row: nothing of the gateway's other words reaches these clients.

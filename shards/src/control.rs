@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use codec::{Notice, UserKey};
 use crossbeam_channel::Sender;
 
 use crate::home::Gauges;
@@ -15,6 +16,8 @@ pub enum Control {
     Snapshot(Sender<Snapshot>),
     /// New connections use this certificate.
     Tls(Arc<rustls::ServerConfig>),
+    /// For the terminals of users who are all at home there.
+    Notice { to: Box<[UserKey]>, notice: Arc<Notice> },
     /// Stop accepting, say goodbye to everyone, see everything into the store; then say so, once.
     /// The shard goes on answering the others until [`Control::Stop`].
     Drain(Sender<ShardIndex>),

@@ -14,6 +14,7 @@
 //!   answers.rs   requests that are answered in their order
 //!   room.rs      the public room
 //!   asks.rs      contacts, groups, who is online
+//!   notices.rs   what users are told of others' changes to contacts and groups
 //! ```
 
 pub(crate) mod answers;
@@ -26,6 +27,7 @@ mod groups;
 pub(crate) mod inbox;
 mod login;
 mod names;
+mod notices;
 pub mod outcome;
 mod publish;
 pub mod room;
@@ -198,6 +200,7 @@ impl Home {
                 fx.route(from, ShardMessage::Online { request, users });
             }
             ShardMessage::Online { request, users } => self.online(request, &users, now, fx),
+            ShardMessage::Notice { to, notice } => self.hear(to, &notice, fx),
             ShardMessage::Adopt { .. } => unreachable!("the shard keeps hand-overs to itself"),
         }
     }

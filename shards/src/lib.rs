@@ -35,4 +35,5 @@ pub use config::ShardConfig;
 pub use control::{Control, Snapshot};
 pub use home::Identity;
 pub use mesh::Mesh;
+pub use router::home_of_user;
 pub use shard::{Parts, Shard};

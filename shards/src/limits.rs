@@ -66,7 +66,8 @@ pub const NAMES_CACHE: usize = 1 << 16;
 pub const NAMES_MS: u64 = 60_000;
 /// Names of one answer to who is in the public room.
 pub const PRESENT_NAMES: usize = 10_000;
-/// Output waiting for a member of the public room above which he is too slow for it.
+/// Output waiting for a member of the public room above which he is too slow for it, and for any
+/// terminal above which it misses notices.
 pub const ROOM_BACKLOG: usize = 1024 * 1024;
 
 /// Charges that make a message a dead letter.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use codec::{Echo, Message, TenantId, UserId, UserKey};
+use codec::{Echo, Message, Notice, TenantId, UserId, UserKey};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::hand_over::HandOver;
@@ -82,6 +82,11 @@ pub enum ShardMessage {
     Online {
         request: u32,
         users: Arc<[UserId]>,
+    },
+    /// For the terminals of a user who is at home there. No answer.
+    Notice {
+        to: UserKey,
+        notice: Arc<Notice>,
     },
     /// The state of a connection whose descriptor comes by the ring under the same token.
     Adopt {

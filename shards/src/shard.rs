@@ -375,6 +375,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
                     let _ = reply.send(self.snapshot());
                 }
                 Control::Tls(config) => self.tls = Some(config),
+                Control::Notice { to, notice } => {
+                    for &to in &to {
+                        self.home.hear(to, &notice, &mut self.world);
+                    }
+                }
                 Control::Drain(reply) => self.draining = Some(reply),
                 Control::Stop => self.stopped = true,
             }

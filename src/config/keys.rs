@@ -325,7 +325,10 @@ section! {
         shards: u16 = 0, Kind::Integer(0, 256, "threads");
         /// How the kernel is asked for input and output. uring: io_uring. epoll: plain descriptors,
         /// so that all shards together hold at most as many connections as the process may open
-        /// files. auto: io_uring, or epoll with a warning where io_uring is refused.
+        /// files. auto: io_uring, or epoll with a warning where io_uring is refused, and before
+        /// Linux 6.7 where a listener's protocol has receivers that cannot acknowledge
+        /// (simple-text, im-demo): a ring cannot see there what has reached them, and they would
+        /// get stored messages again at every login.
         io: EngineKey = "auto", Kind::Choice(EngineKey::NAMES);
         /// The embedded store and the self-signed certificate live here.
         data_dir: String = "data", Kind::Text("a folder");

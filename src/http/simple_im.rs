@@ -15,6 +15,7 @@
 
 mod accounts;
 mod answer;
+mod news;
 mod offline;
 mod server;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use answer::Answer;
 
 use crate::config::keys::{Brackets, Registration};
 use crate::config::{Address, Config};
+use crate::gateway::Gateway;
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -82,7 +84,10 @@ struct Shared {
     accounts: Mutex<Box<dyn Accounts>>,
     /// Decides about passwords, where not the accounts do.
     judge: Option<Mutex<Box<dyn Authenticator>>>,
+    /// Whose accounts these are.
     tenant: TenantId,
+    /// Tells users who are there of what is changed here.
+    gateway: Arc<dyn Gateway>,
     /// Bounds the calls that wait.
     turns: Semaphore,
     /// Bounds those that run, so that health and the drain find a blocking thread.
@@ -96,12 +101,14 @@ impl Face {
     pub(crate) fn new(
         accounts: Box<dyn Accounts>,
         judge: Option<Box<dyn Authenticator>>,
+        gateway: Arc<dyn Gateway>,
         settings: Settings,
     ) -> Self {
         Self(Arc::new(Shared {
             tenant: accounts.tenant(),
             accounts: Mutex::new(accounts),
             judge: judge.map(Mutex::new),
+            gateway,
             turns: Semaphore::new(CALLS_MAX),
             running: Semaphore::new(RUNNING_MAX),
             settings,

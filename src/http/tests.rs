@@ -1,16 +1,21 @@
 //! The admin routes over real connections, with a gateway that can be told to be stuck.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use codec::{Notice, UserKey};
 
 use super::*;
 use crate::gateway::ShardSnapshot;
 
 /// Two shards, one of which can be stuck.
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     ready: AtomicBool,
     stuck: AtomicBool,
+    /// Who was told what.
+    pub(super) told: Mutex<Vec<(Vec<UserKey>, Notice)>>,
 }
 
 impl Gateway for Fake {
@@ -35,6 +40,10 @@ impl Gateway for Fake {
     }
 
     fn set_tls(&self, _: Arc<rustls::ServerConfig>) {}
+
+    fn tell(&self, to: &[UserKey], notice: Notice) {
+        self.told.lock().expect("no test has failed").push((to.to_vec(), notice));
+    }
 
     fn drain(&self, _: Duration) -> bool {
         true

@@ -131,6 +131,9 @@ pub trait Accounts: Send {
     /// A user leaves; if he is the owner the group passes on as with `roster::answer`.
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError>;
 
+    /// The first `limit` members of a group by the time they came; nobody if it does not exist.
+    fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError>;
+
     /// The oldest stored deliveries of a user, without removing them, and whether there are more.
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError>;
 

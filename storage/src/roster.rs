@@ -196,7 +196,7 @@ fn add_contact<R: Roster>(roster: &mut R, user: UserKey, name: &[u8]) -> Result<
         return Ok(Answer::Failed(Failure::TooMany));
     }
     roster.add_contact(user, contact)?;
-    Ok(Answer::Done)
+    Ok(Answer::ContactAdded(contact))
 }
 
 fn groups<R: Roster>(roster: &mut R, user: UserKey) -> Result<Answer, R::Error> {

@@ -290,6 +290,8 @@ fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
         members
     };
     assert_eq!(members(), [alice, bob, carol]);
+    assert_eq!(accounts.group_members(id, 9), Ok(vec![alice, bob, carol]));
+    assert_eq!(accounts.group_members(id, 2), Ok(vec![alice, bob]));
     assert_eq!(accounts.leave_group(id, bob), Ok(Done));
     assert_eq!(accounts.leave_group(id, bob), Ok(NotMember));
     assert_eq!(accounts.leave_group(GroupId(1), bob), Ok(UnknownGroup));
@@ -307,6 +309,7 @@ fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
     let mut create = |name: String| accounts.create_group(name.as_bytes(), alice, &[]);
     assert!(create(name(NAME_CHARS_MAX)).is_ok());
     assert!(create(name(NAME_CHARS_MAX + 1)) == Err(StoreError::Full), "the original's column");
+    assert_eq!(accounts.group_members(id, 9), Ok(vec![]));
     // Made by an operator: without a key nobody joins by one.
     let key = GroupKey { tenant: TenantId(0), id: GroupId(5) };
     let group = NewGroup { key, ..NewGroup::default() };

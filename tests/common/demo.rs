@@ -234,6 +234,18 @@ impl DemoClient {
         push
     }
 
+    /// The news that the user called `user` has made a contact of the client's: its id.
+    #[track_caller]
+    pub(crate) fn expect_added_by(&mut self, user: &str) -> String {
+        match self.next() {
+            DemoSeen::Packet(ServerPacket::Contact { id, contact }) => {
+                assert_eq!((contact.op(), &*contact.user), (ContactOp::Add, user));
+                id
+            }
+            other => panic!("{other:?} is no news of a contact"),
+        }
+    }
+
     /// A farewell with this code, and the end.
     #[track_caller]
     pub(crate) fn expect_disconnect(&mut self, code: i32) {

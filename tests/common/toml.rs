@@ -21,6 +21,12 @@ pub(crate) enum ImSeen {
     },
     Push(ImPush),
     Ack(String),
+    /// A change of contacts or of a group: `t`, by whom, and whom or which it names.
+    Notice {
+        t: String,
+        from: u32,
+        to: To,
+    },
     End,
 }
 
@@ -45,6 +51,9 @@ impl ImSeen {
             },
             ServerPacket::Push(push) => Self::Push(ImPush::of(&push)),
             ServerPacket::PublishAck(id) => Self::Ack(text(id.as_bytes())),
+            ServerPacket::Notice(notice) => {
+                Self::Notice { t: text(&notice.what), from: notice.from.0, to: notice.to }
+            }
         }
     }
 }

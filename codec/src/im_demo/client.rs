@@ -26,6 +26,11 @@ pub enum ServerPacket {
         /// It waited in the store.
         stored: bool,
     },
+    /// Somebody has changed his contacts; no answer is due.
+    Contact {
+        id: String,
+        contact: Contact,
+    },
     /// The answer to a request.
     Response(Response),
     /// The answer is [`pong`].
@@ -125,6 +130,10 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket, WireError> {
                 stored: request.opts.iter().any(|option| option.offline),
                 id: request.id,
             })
+        }
+        Command { request: Some(request), .. } if request.r#type() == RequestType::Contact => {
+            let contact = Contact::decode(&*request.payload).map_err(syntax)?;
+            Ok(ServerPacket::Contact { id: request.id, contact })
         }
         Command { response: Some(response), .. } => Ok(ServerPacket::Response(response)),
         Command { ping: Some(ping), .. } => Ok(ServerPacket::Ping(ping)),

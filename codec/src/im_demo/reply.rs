@@ -13,12 +13,13 @@ use super::fields::{
     bytes_key, bytes_len, int_len, is_plain, put_bytes, put_head, put_int, put_varint,
 };
 use super::types::{
-    ChatType, Command, ConAck, ContactItem, ContactList, Disconnect, GroupItem, GroupList,
-    MessageType, Ping, Status,
+    ChatType, Command, ConAck, Contact, ContactItem, ContactList, ContactOp, Disconnect, GroupItem,
+    GroupList, MessageType, Ping, Request, RequestType, Status,
 };
 use crate::close::CloseReason;
 use crate::ids::MessageId;
 use crate::message::{Content, Message, Target};
+use crate::notice::{News, Notice};
 use crate::packet::{Accepted, Failure, Push, Receipt, Refusal};
 use crate::protocol::ProtocolId;
 use crate::query::Answer;
@@ -143,7 +144,7 @@ impl<'a> Response<'a> {
     /// `in_reason`: lists are in the reason, too, as names with commas between them.
     pub(super) fn answer(id: &'a MessageId, answer: &Answer, in_reason: bool) -> Self {
         let (names, payload) = match answer {
-            Answer::Done => return Self::done(id, None),
+            Answer::Done | Answer::ContactAdded(_) => return Self::done(id, None),
             Answer::Failed(why) => return Self::failed(id, *why),
             Answer::Contacts(contacts) => {
                 let item = |contact: &crate::query::Contact| ContactItem {
@@ -227,6 +228,23 @@ pub(super) fn put_push(push: &Push<'_>, own_name: &[u8], stream: bool, out: &mut
     stamps.put(out);
     out.extend_from_slice(opts);
     stamps.id.put(4, out);
+}
+
+/// Appends the news that somebody has added the client to his contacts; of other news this protocol
+/// knows nothing. The id lets a client answer as to any other request: without one its answer would
+/// be taken for that to the oldest push.
+pub(super) fn put_notice(stamp: u128, notice: &Notice, stream: bool, out: &mut Vec<u8>) {
+    if notice.news != News::ContactAdded {
+        return;
+    }
+    let contact = Contact { op: ContactOp::Add.into(), user: lossy(&notice.name) };
+    let request = Request {
+        r#type: RequestType::Contact.into(),
+        payload: contact.encode_to_vec(),
+        id: lossy(MessageId::of_stamp(stamp).as_bytes()),
+        ..Request::default()
+    };
+    put(Command { request: Some(request), ..Command::default() }, stream, out);
 }
 
 /// Option{offline} as field 3 of a Request.

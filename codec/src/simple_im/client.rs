@@ -40,6 +40,20 @@ pub enum ServerPacket<'a> {
     Push(Push<'a>),
     /// The publish is safe.
     PublishAck(MessageId),
+    /// Somebody has changed contacts or a group; [`Client::ack`] is the answer here, too.
+    Notice(Notice<'a>),
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice<'a> {
+    pub id: MessageId,
+    /// `t`: what has changed.
+    pub what: Cow<'a, [u8]>,
+    pub from: UserId,
+    pub to: To,
+    /// What he says who asks; empty in all other notices.
+    pub ask: Cow<'a, [u8]>,
 }
 
 /// A message.
@@ -165,6 +179,10 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
             push(&fields, To::Group(GroupId(fields.number_of(&keys)?)))
         }
         Some(Kind::Ack) => fields.id().map(ServerPacket::PublishAck),
+        Some(Kind::Notice) => notice(&fields, To::User(UserId(fields.number(Field::To)?.0))),
+        Some(Kind::GroupNotice) => {
+            notice(&fields, To::Group(GroupId(fields.number(Field::GroupId)?.0)))
+        }
         _ => Err(WireError::new(Malformed::UnknownCommand, 0)),
     }
 }
@@ -183,10 +201,7 @@ fn reply<'a>(fields: &Fields<'_, 'a>) -> Result<ServerPacket<'a>, WireError> {
 }
 
 fn push<'a>(fields: &Fields<'_, 'a>, to: To) -> Result<ServerPacket<'a>, WireError> {
-    let optional = |field| match fields.has(field) {
-        true => text(fields, field),
-        false => Ok(Cow::Borrowed(&b""[..])),
-    };
+    let optional = |field| optional(fields, field);
     let from = match fields.has(Field::From) {
         true => Some(UserId(fields.number(Field::From)?.0)),
         false => None,
@@ -200,6 +215,23 @@ fn push<'a>(fields: &Fields<'_, 'a>, to: To) -> Result<ServerPacket<'a>, WireErr
         media: Media::from_name(&optional(Field::Type)?).name(),
         text: text(fields, Field::Text)?,
     }))
+}
+
+fn notice<'a>(fields: &Fields<'_, 'a>, to: To) -> Result<ServerPacket<'a>, WireError> {
+    Ok(ServerPacket::Notice(Notice {
+        id: fields.id()?,
+        what: text(fields, Field::Type)?,
+        from: UserId(fields.number(Field::From)?.0),
+        to,
+        ask: optional(fields, Field::Text)?,
+    }))
+}
+
+fn optional<'a>(fields: &Fields<'_, 'a>, field: Field) -> Result<Cow<'a, [u8]>, WireError> {
+    match fields.has(field) {
+        true => text(fields, field),
+        false => Ok(Cow::Borrowed(&b""[..])),
+    }
 }
 
 fn text<'a>(fields: &Fields<'_, 'a>, field: Field) -> Result<Cow<'a, [u8]>, WireError> {

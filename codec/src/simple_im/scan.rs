@@ -28,6 +28,10 @@ pub(super) enum Kind {
     GroupMessage,
     /// `a`
     Ack,
+    /// `n`
+    Notice,
+    /// `gn`
+    GroupNotice,
     Unknown,
 }
 
@@ -36,17 +40,17 @@ pub(super) enum Kind {
 #[repr(u8)]
 pub(super) enum Field {
     Id,
-    /// `t`: the kind of a request, or of a message's content.
+    /// `t`: the kind of a request, of a message's content, or of a change.
     Type,
     Text,
-    /// `to` as a key of `m`.
+    /// `to` as a key of `m` and `n`.
     To,
     /// `id` in `m.to`.
     ToTable,
     ToDevice,
     /// `group` as a key of `gm`.
     Group,
-    /// `g_id` as a key of `gm`.
+    /// `g_id` as a key of `gm` and `gn`.
     GroupId,
     /// `id` in `gm.group`.
     GroupTable,
@@ -321,6 +325,8 @@ impl Scan {
                 self.has(&[GroupTable]) || self.has(&[Type]),
             ),
             Kind::Ack => (self.has(&[Id]), true),
+            Kind::Notice => (true, self.has(&[Id, To, Type])),
+            Kind::GroupNotice => (true, self.has(&[Id, GroupId, Type])),
             Kind::Unknown => (true, false),
         };
         match (must, may) {
@@ -338,6 +344,8 @@ fn kind(name: &[u8]) -> Kind {
         b"m" => Kind::Message,
         b"gm" => Kind::GroupMessage,
         b"a" => Kind::Ack,
+        b"n" => Kind::Notice,
+        b"gn" => Kind::GroupNotice,
         _ => Kind::Unknown,
     }
 }
@@ -360,12 +368,15 @@ fn field(kind: Kind, table: Table, key: &[u8]) -> Option<Field> {
             (Kind::Reply, b"s") => Field::Status,
             (Kind::Reply, b"r") => Field::Reason,
             (Kind::Message | Kind::GroupMessage, b"c") => Field::Text,
-            (Kind::Message | Kind::GroupMessage | Kind::Ack, b"d") => Field::D,
-            (Kind::Message | Kind::GroupMessage, b"from") => Field::From,
-            (Kind::Message | Kind::GroupMessage, b"ts") => Field::Time,
-            (Kind::Message, b"to") => Field::To,
+            (Kind::Notice, b"ask") => Field::Text,
+            (Kind::Ack, b"d") => Field::D,
+            (Kind::Message | Kind::Notice, b"to") => Field::To,
             (Kind::GroupMessage, b"group") => Field::Group,
-            (Kind::GroupMessage, b"g_id") => Field::GroupId,
+            (Kind::GroupMessage | Kind::GroupNotice, b"g_id") => Field::GroupId,
+            (Kind::Request | Kind::Reply | Kind::Ack | Kind::Unknown, _) => return None,
+            (_, b"d") => Field::D,
+            (_, b"from") => Field::From,
+            (_, b"ts") => Field::Time,
             _ => return None,
         },
         (Table::User, b"id") => Field::User,

@@ -82,6 +82,7 @@ impl ImDemo {
                 Ok(Event::Pinged)
             }
             ServerPacket::Pong(_) => Err(Refused::Malformed("an answer to no ping")),
+            ServerPacket::Contact { .. } => Err(Refused::Malformed("news of contacts")),
             ServerPacket::Push { id, message, .. } => {
                 packet::ack(&id, true, out);
                 self.pushed(&message)

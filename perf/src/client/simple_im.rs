@@ -92,6 +92,7 @@ impl SimpleIm {
         match packet {
             ServerPacket::Reply { refused: None, .. } => Ok(Event::Ready),
             ServerPacket::Reply { refused: Some(_), .. } => Err(Refused::Login(1)),
+            ServerPacket::Notice(_) => Err(Refused::Malformed("news of contacts")),
             ServerPacket::PublishAck(id) => {
                 let key = Key::acked(&id, &self.login)?;
                 Ok(Event::Acked { slot: key.slot, seq: Some(key.seq) })

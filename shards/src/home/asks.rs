@@ -31,6 +31,8 @@ pub(crate) enum Asked {
     Query {
         number: Option<u32>,
         id: MessageId,
+        by: UserKey,
+        name: Option<Arc<[u8]>>,
         /// Once the store has answered, and only who is online is missing.
         answer: Option<Box<Answer>>,
     },
@@ -50,13 +52,13 @@ impl Home {
         let index = session.user;
         let user = self.users.at(index);
         let binding = user.name.as_deref().filter(|_| user.binds).map(Box::from);
-        let user = user.key;
+        let (user, name) = (user.key, user.name.clone());
         let number = self.open_request(slot, PublishKind::User, id, now, fx);
         if let Query::Refused(why) = query {
             return self.say_answer(slot, number, id, Box::new(Answer::Failed(*why)), now, fx);
         }
         self.set_waiting(slot, true, fx);
-        let asked = Asked::Query { number, id, answer: None };
+        let asked = Asked::Query { number, id, by: user, name, answer: None };
         let token = u64::from(self.asks.insert(Ask { slot, remaining: 0, asked }));
         fx.store(Request::Query { token, user, query: query.clone(), binding });
     }
@@ -71,20 +73,25 @@ impl Home {
     ) {
         let Ok(request) = u32::try_from(token) else { return };
         let reply = Box::new(result.unwrap_or(Answer::Failed(Failure::Busy)));
-        let Some(ask) = self.asks.get_mut(request) else { return };
-        let slot = ask.slot;
-        let Some(tenant) = self.tenant_of(slot) else {
+        let Some(Ask { slot, asked, .. }) = self.asks.get_mut(request) else { return };
+        let Asked::Query { by, name, answer, .. } = asked else { return };
+        let (slot, by, name) = (*slot, *by, name.take());
+        let (mut contacts, mut added) = (Vec::new(), None);
+        match &*reply {
+            Answer::Contacts(list) => contacts.extend(list.iter().map(|contact| contact.id)),
+            Answer::ContactAdded(contact) => added = Some(*contact),
+            _ => {}
+        }
+        *answer = Some(reply);
+        // Also if who has added him is gone by now.
+        if let Some(contact) = added {
+            self.contact_added(by, name.as_deref(), contact, fx);
+        }
+        if self.session(slot).is_none() {
             self.asks.remove(request);
             return;
-        };
-        let contacts: Vec<UserId> = match &*reply {
-            Answer::Contacts(contacts) => contacts.iter().map(|contact| contact.id).collect(),
-            _ => Vec::new(),
-        };
-        if let Some(Ask { asked: Asked::Query { answer, .. }, .. }) = self.asks.get_mut(request) {
-            *answer = Some(reply);
         }
-        self.ask_online(request, tenant, &contacts, now, fx);
+        self.ask_online(request, by.tenant, &contacts, now, fx);
     }
 
     /// Asks the home shards of `users` which of them are online; those at home here at once.
@@ -150,7 +157,7 @@ impl Home {
             return;
         }
         let Some(Ask { slot, asked, .. }) = self.asks.remove(request) else { return };
-        if let Asked::Query { number, id, answer: Some(answer) } = asked {
+        if let Asked::Query { number, id, answer: Some(answer), .. } = asked {
             self.say_answer(slot, number, id, answer, now, fx);
             self.set_waiting(slot, false, fx);
         }

@@ -185,17 +185,27 @@ pub fn most_slots() -> u64 {
     sys::file_limit().map_or(0, |limit| limit.soft.min(TABLE))
 }
 
+/// What rings can do here beyond all that we need of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// They can tell what of a connection's output its peer has not received
+    /// ([`crate::io::Io::unsent`]): without that, nothing confirms a delivery to a receiver that
+    /// cannot acknowledge.
+    pub socket_commands: bool,
+}
+
 /// Finds out whether this process may have rings that do all we need. Makes and drops small ones.
 ///
 /// # Errors
 /// It may not, or something else is in the way: [`SetupError::is_refusal`] tells.
-pub fn try_ring() -> Result<(), SetupError> {
+pub fn try_ring() -> Result<Abilities, SetupError> {
     let ring = build(8, 16)?;
     register_slots(&ring, 8)?;
     // A policy may allow all but `io_uring_enter`.
     let submitted = ring.submit_and_wait(0);
     submitted.map_err(|error| SetupError::at("entering the ring", &error))?;
-    try_buffers().map(drop)
+    try_buffers()?;
+    Ok(Abilities { socket_commands: has_socket_commands(&ring) })
 }
 
 /// Makes a ring for the calling thread and checks that it can do what we need.
@@ -259,18 +269,24 @@ fn try_buffers() -> Result<String, SetupError> {
     }
 }
 
-/// Socket commands came with 6.7; without them, deliveries to receivers that cannot acknowledge
-/// are not confirmed by the peer's kernel.
-fn socket_commands(ring: &IoUring) -> Finding {
-    let name = "socket commands (optional)";
+/// Socket commands came with 6.7.
+fn has_socket_commands(ring: &IoUring) -> bool {
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
-    if probed && probe.is_supported(opcode::UringCmd16::CODE) && kernel_at_least(6, 7) {
+    probed && probe.is_supported(opcode::UringCmd16::CODE) && kernel_at_least(6, 7)
+}
+
+fn socket_commands(ring: &IoUring) -> Finding {
+    let name = "socket commands (optional)";
+    if has_socket_commands(ring) {
         return Finding::good(name, "SIOCOUTQ".into());
     }
-    let detail =
-        format!("the kernel {} cannot tell what a peer has not received", kernel_version());
-    Finding::bad(name, detail, "a kernel of at least 6.7".into())
+    let detail = format!(
+        "the kernel {} cannot tell what a peer has not received: for those who cannot acknowledge \
+         messages stay in the store",
+        kernel_version()
+    );
+    Finding::bad(name, detail, "a kernel of at least 6.7, or node.io = \"epoll\"".into())
 }
 
 fn disabled_level() -> u8 {
@@ -278,7 +294,8 @@ fn disabled_level() -> u8 {
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-fn kernel_version() -> String {
+/// The release of the running kernel.
+pub fn kernel_version() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if text.is_empty() { "(unknown)".into() } else { text.trim().into() }
 }

@@ -2,9 +2,9 @@
 //! asks.
 
 use axum::extract::State;
-use codec::{GroupId, UserId};
+use codec::{GroupId, News, UserId};
 use storage::StoreError;
-use storage::accounts::{Account, Asked, GroupChange, is_short};
+use storage::accounts::{Account, Accounts, Asked, GroupChange, is_short};
 
 use super::answer::Answer;
 use super::{Face, Form, Holder, Named, Said, now_ms, token_bytes};
@@ -74,11 +74,14 @@ pub(super) async fn ask(
 ) -> Said {
     let message = form.get("message").or_else(|| form.get("ask")).unwrap_or_default();
     let message: String = message.chars().take(ASK_CHARS).collect();
-    let asked = face.call(move |accounts| {
-        accounts.ask_contact(record.user, UserId(id), message.as_bytes(), now_ms())
-    });
+    let (user, to, ask) = (record.user, UserId(id), message.clone());
+    let asked = face.call(move |accounts| accounts.ask_contact(user, to, ask.as_bytes(), now_ms()));
     match asked.await? {
-        Asked::Done => Ok(Answer::double(0)),
+        Asked::Done => {
+            let ask = message.into_bytes().into();
+            face.tell(&record, [to], News::ContactAsked { to, ask });
+            Ok(Answer::double(0))
+        }
         Asked::AlreadyContacts => Err(Answer::double(1).reason("Contact exists")),
         Asked::Pending => Err(Answer::double(1).reason("Waiting for accept")),
         Asked::UnknownUser => Err(Answer::double(1).reason("User doesn't exist!")),
@@ -91,8 +94,12 @@ pub(super) async fn accept(
     Holder { record, .. }: Holder,
     Named(id): Named<u32>,
 ) -> Said {
-    match face.call(move |accounts| accounts.accept_contact(record.user, UserId(id))).await? {
-        Some((version, _)) => Ok(Answer::double(0).number("contact_version", version)),
+    let (user, to) = (record.user, UserId(id));
+    match face.call(move |accounts| accounts.accept_contact(user, to)).await? {
+        Some((version, _)) => {
+            face.tell(&record, [to], News::ContactAccepted { to });
+            Ok(Answer::double(0).number("contact_version", version))
+        }
         None => Err(Answer::double(1).reason("Unauthorized operate")),
     }
 }
@@ -103,8 +110,12 @@ pub(super) async fn part(
     Holder { record, .. }: Holder,
     Named(id): Named<u32>,
 ) -> Said {
-    match face.call(move |accounts| accounts.delete_contact(record.user, UserId(id))).await? {
-        true => Ok(Answer::double(0)),
+    let (user, to) = (record.user, UserId(id));
+    match face.call(move |accounts| accounts.delete_contact(user, to)).await? {
+        true => {
+            face.tell(&record, [to], News::ContactDeleted { to });
+            Ok(Answer::double(0))
+        }
         false => Err(Answer::double(1).reason("Unauthorized operate")),
     }
 }
@@ -154,11 +165,12 @@ pub(super) async fn create_group(
     if members.is_empty() {
         return Err(Answer::double(3).reason("members Required!"));
     }
-    let made =
-        face.call(move |accounts| accounts.create_group(name.as_bytes(), record.user, &members));
-    let group = made.await.map_err(|_| Answer::double(3).reason("Unknow Error"))?;
-    let answer = Answer::double(0).number("g_id", group.id.0.into());
-    Ok(answer.text("g_key", group.key.as_bytes()))
+    let user = record.user;
+    let made = face.call(move |accounts| accounts.create_group(name.as_bytes(), user, &members));
+    let made = made.await.map_err(|_| Answer::double(3).reason("Unknow Error"))?;
+    let (group, key) = (made.id, made.key.as_bytes());
+    face.tell(&record, made.members, News::GroupCreated { group, key: key.into() });
+    Ok(Answer::double(0).number("g_id", group.0.into()).text("g_key", key))
 }
 
 /// `DELETE /group/G`, by its creator.
@@ -167,8 +179,10 @@ pub(super) async fn delete_group(
     Holder { record, .. }: Holder,
     Named(group): Named<u32>,
 ) -> Said {
-    let group = GroupId(group);
-    changed(face.call(move |accounts| accounts.delete_group(group, record.user)).await)
+    let (user, group) = (record.user, GroupId(group));
+    let news = News::GroupDeleted { group };
+    let change = move |accounts: &mut dyn Accounts| accounts.delete_group(group, user);
+    changed(face.change_group(&record, group, None, news, change).await)
 }
 
 /// `POST /group/G/member g_key`
@@ -178,8 +192,11 @@ pub(super) async fn join(
     Named(group): Named<u32>,
     form: Form,
 ) -> Said {
-    let (group, key) = (GroupId(group), token_bytes(&required(&form, "g_key")?));
-    changed(face.call(move |accounts| accounts.join_group(group, record.user, &key)).await)
+    let (user, group) = (record.user, GroupId(group));
+    let key = token_bytes(&required(&form, "g_key")?);
+    let news = News::MemberAdded { group, member: user };
+    let change = move |accounts: &mut dyn Accounts| accounts.join_group(group, user, &key);
+    changed(face.change_group(&record, group, Some(user), news, change).await)
 }
 
 /// `POST /group/G/member/U`, by its creator.
@@ -188,8 +205,10 @@ pub(super) async fn add_member(
     Holder { record, .. }: Holder,
     Named((group, user)): Named<(u32, u32)>,
 ) -> Said {
-    let (group, user) = (GroupId(group), UserId(user));
-    changed(face.call(move |accounts| accounts.add_member(group, record.user, user)).await)
+    let (user, group, member) = (record.user, GroupId(group), UserId(user));
+    let news = News::MemberAdded { group, member };
+    let change = move |accounts: &mut dyn Accounts| accounts.add_member(group, user, member);
+    changed(face.change_group(&record, group, Some(member), news, change).await)
 }
 
 /// `DELETE /group/G/member`: leaves it.
@@ -198,8 +217,10 @@ pub(super) async fn leave(
     Holder { record, .. }: Holder,
     Named(group): Named<u32>,
 ) -> Said {
-    let group = GroupId(group);
-    changed(face.call(move |accounts| accounts.leave_group(group, record.user)).await)
+    let (user, group) = (record.user, GroupId(group));
+    let news = News::MemberRemoved { group, member: user };
+    let change = move |accounts: &mut dyn Accounts| accounts.leave_group(group, user);
+    changed(face.change_group(&record, group, Some(user), news, change).await)
 }
 
 fn changed(change: Result<GroupChange, StoreError>) -> Said {

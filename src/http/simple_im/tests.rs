@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use codec::{Message, MessageId, ProtocolId, Target, UserId, UserKey};
+use codec::{GroupId, Message, MessageId, News, Notice, ProtocolId, Target, UserId, UserKey};
 use storage::Admin as _;
 use storage::admin::NewUser;
 use storage::auth::hash_password;
@@ -16,6 +16,7 @@ use storage::{Append, SqliteStore, Store as _};
 
 use super::*;
 use crate::http;
+use crate::http::tests::Fake;
 
 /// A server with users 1 (phone 1, `ann`) and 2 (phone 2, `ben`), password `pw`.
 struct Site {
@@ -24,6 +25,7 @@ struct Site {
     user: UserKey,
     /// Somebody listens where tokens point to.
     im: TcpListener,
+    gateway: Arc<Fake>,
     folder: tempfile::TempDir,
 }
 
@@ -49,6 +51,7 @@ fn on_a_site_with(set: impl FnOnce(&mut Settings), test: impl FnOnce(Site)) {
     let im = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = im.local_addr().expect("bound").port();
     let accounts = Box::new(SimpleIm::new(open().expect("a store"), tenant));
+    let gateway = Arc::new(Fake::default());
     let mut settings = Settings {
         address: Address { host: "127.0.0.1".to_owned(), port },
         token_ttl: LONG,
@@ -57,10 +60,10 @@ fn on_a_site_with(set: impl FnOnce(&mut Settings), test: impl FnOnce(Site)) {
         deflate: true,
     };
     set(&mut settings);
-    let face = Face::new(accounts, None, settings);
+    let face = Face::new(accounts, None, Arc::clone(&gateway) as Arc<dyn Gateway>, settings);
     let address = served(routes(face));
     let user = UserKey { tenant, id: UserId(1) };
-    test(Site { address, store, user, im, folder });
+    test(Site { address, store, user, im, gateway, folder });
 }
 
 /// Serves on a thread of its own until the test program ends.
@@ -122,6 +125,33 @@ impl Site {
     fn take_tokens_away(&self) {
         let file = rusqlite::Connection::open(self.folder.path().join("a.db")).expect("a store");
         file.execute("ALTER TABLE tokens RENAME TO lost", ()).expect("it is there");
+    }
+
+    /// A token for a device, as the later clients ask for it.
+    fn token_on(&self, phone: &str, device: &str) -> String {
+        let body = format!("phone={phone}&password=pw&device={device}");
+        let answer = self.post("/server/login", &body);
+        let token = answer.split("token = \"").nth(1).and_then(|rest| rest.split('"').next());
+        token.expect("a token").to_owned()
+    }
+
+    fn id_of(&self, phone: &str, token: &str) -> u32 {
+        let found = self.with_cookie("GET", &format!("/user/phone/{phone}"), token, "");
+        let id = found.split("id = ").nth(1).and_then(|rest| rest.split(' ').next());
+        id.and_then(|id| id.parse().ok()).expect("an id")
+    }
+
+    /// Who was told what since the last call: by whom, on which device.
+    fn told(&self) -> Vec<(Vec<u32>, u32, String, News)> {
+        let told = std::mem::take(&mut *self.gateway.told.lock().expect("no test has failed"));
+        let plain = |(to, notice): (Vec<UserKey>, Notice)| {
+            assert!(to.iter().all(|to| to.tenant == self.user.tenant) && notice.time_ms > 0);
+            let name: &[u8] = if notice.by == UserId(1) { b"ann" } else { b"ben" };
+            assert_eq!(*notice.name, *name);
+            let device = String::from_utf8(notice.device.to_vec()).expect("text");
+            (to.iter().map(|to| to.id.0).collect(), notice.by.0, device, notice.news)
+        };
+        told.into_iter().map(plain).collect()
     }
 
     fn port(&self) -> u16 {
@@ -210,10 +240,10 @@ fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_go
         assert_eq!(there, "[[response]] status = 1 reason = \"IM is online\"");
         assert_eq!(site.post("/server/failed", "token=nothing"), SINGLE_1);
         let gone = at(&site, "[response]");
-        let Site { address, store, user, im, folder } = site;
+        let Site { address, store, user, im, gateway, folder } = site;
         drop(im);
         let im = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let site = Site { address, store, user, im, folder };
+        let site = Site { address, store, user, im, gateway, folder };
         assert_eq!(site.post("/server/failed", &format!("token={token}")), gone);
     });
 }
@@ -403,8 +433,7 @@ fn users_contacts_and_groups_in_the_words_of_the_later_clients() {
         let ann = site.token_of(ANN);
         let ben = site.token_of("18500000002");
         let found = site.with_cookie("GET", "/user/phone/18500000003", &ann, "");
-        let id = found.split("id = ").nth(1).and_then(|rest| rest.split(' ').next());
-        let id: u32 = id.and_then(|id| id.parse().ok()).expect("an id");
+        let id = site.id_of("18500000003", &ann);
         assert_eq!(
             found,
             format!(
@@ -447,6 +476,56 @@ fn users_contacts_and_groups_in_the_words_of_the_later_clients() {
         assert_eq!(site.with_cookie("DELETE", &leave, &ben, ""), gone);
         let stranger = "[[response]] status = 1 reason = \"Token error\"";
         assert_eq!(site.with_cookie("DELETE", &leave, "nothing", ""), stranger);
+    });
+}
+
+#[test]
+fn those_whom_a_change_concerns_are_told_of_it_and_nobody_of_what_did_not_happen() {
+    on_a_site(LONG, |site| {
+        let ann = site.token_on(ANN, "ipad");
+        let ben = site.token_on("18500000002", "android");
+        site.post("/user", "name=cat&phone=18500000003&password=pw");
+        let cat = site.token_on("18500000003", "android");
+        let cat_id = site.id_of("18500000003", &ann);
+        let told = |method: &str, path: &str, token: &str, body: &str| {
+            site.with_cookie(method, path, token, body);
+            site.told()
+        };
+        let (one, two) = (UserId(1), UserId(2));
+        let by_ann = |to: &[u32], news: News| vec![(to.to_vec(), 1, "ipad".to_owned(), news)];
+        let by_ben = |to: &[u32], news: News| vec![(to.to_vec(), 2, "android".to_owned(), news)];
+        let ask = b"hi"[..].into();
+        let asked = by_ann(&[1, 2], News::ContactAsked { to: two, ask });
+        assert_eq!(told("POST", "/contact/2", &ann, "ask=hi"), asked);
+        assert_eq!(told("POST", "/contact/2", &ann, "ask=hi"), [], "he waits already");
+        let accepted = by_ben(&[1, 2], News::ContactAccepted { to: one });
+        assert_eq!(told("PUT", "/contact/1", &ben, ""), accepted);
+        assert_eq!(told("PUT", "/contact/1", &ben, ""), [], "nothing is asked");
+        let parted = by_ann(&[1, 2], News::ContactDeleted { to: two });
+        assert_eq!(told("DELETE", "/contact/2", &ann, ""), parted);
+        assert_eq!(told("DELETE", "/contact/2", &ann, ""), [], "they are none");
+
+        let made = site.with_cookie("POST", "/group", &ann, "name=us&members%5B%5D=2");
+        let number = made.split("g_id = ").nth(1).and_then(|rest| rest.split(' ').next());
+        let group = GroupId(number.and_then(|id| id.parse().ok()).expect("a number"));
+        let key = made.split('"').nth(1).expect("a key");
+        let created = News::GroupCreated { group, key: key.as_bytes().into() };
+        assert_eq!(site.told(), by_ann(&[1, 2], created));
+        let members = format!("/group/{group}/member");
+        let (group_path, add) = (format!("/group/{group}"), format!("{members}/{cat_id}"));
+        let member = UserId(cat_id);
+        let added = by_ann(&[1, 2, cat_id], News::MemberAdded { group, member });
+        assert_eq!(told("POST", &add, &ann, ""), added);
+        assert_eq!(told("POST", &add, &ann, ""), [], "he is one");
+        let left = by_ben(&[1, 2, cat_id], News::MemberRemoved { group, member: two });
+        assert_eq!(told("DELETE", &members, &ben, ""), left);
+        assert_eq!(told("DELETE", &members, &ben, ""), [], "he is none");
+        let join = format!("g_key={}", key.replace('+', "%2B"));
+        let joined = by_ben(&[1, 2, cat_id], News::MemberAdded { group, member: two });
+        assert_eq!(told("POST", &members, &ben, &join), joined);
+        assert_eq!(told("DELETE", &group_path, &cat, ""), [], "it is not his");
+        let gone = by_ann(&[1, 2, cat_id], News::GroupDeleted { group });
+        assert_eq!(told("DELETE", &group_path, &ann, ""), gone);
     });
 }
 

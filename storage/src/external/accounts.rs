@@ -158,6 +158,10 @@ impl Accounts for ExternalStore {
         Ok(self.postgres.leave_group(self.group(group), user)?)
     }
 
+    fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        Ok(self.postgres.group_members(self.group(group), limit)?)
+    }
+
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError> {
         self.redis.read(self.user(user), 0, rows, OFFLINE_BYTES_MAX)
     }

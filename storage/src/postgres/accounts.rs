@@ -281,6 +281,12 @@ impl Postgres {
             Ok(if left { GroupChange::Done } else { GroupChange::NotMember })
         })
     }
+
+    /// By the time they came.
+    pub(crate) fn group_members(&mut self, group: GroupKey, limit: u32) -> Result<Vec<UserId>> {
+        let members = self.run(Kind::Single, |tables| tables.members(group, limit))?;
+        Ok(members.into_iter().map(|(id, _)| id).collect())
+    }
 }
 
 /// [`GroupChange::Done`] if the group is the creator's.

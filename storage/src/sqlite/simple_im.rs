@@ -396,6 +396,12 @@ impl Accounts for SimpleIm {
         })
     }
 
+    fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let group = self.group(group);
+        let members = self.look(|tables| tables.members(group, limit))?;
+        Ok(members.into_iter().map(|(id, _)| id).collect())
+    }
+
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError> {
         let user = self.user(user);
         self.store.read(user, 0, rows, OFFLINE_BYTES_MAX)

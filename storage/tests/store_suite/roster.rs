@@ -142,7 +142,11 @@ pub(crate) fn contacts_are_directed_and_adding_and_removing_may_be_repeated<B: B
     let mut b = open::<B>();
     let add = |name: &str| Query::AddContact(bytes(name));
     let remove = |name: &str| Query::RemoveContact(bytes(name));
-    for name in ["carol", "bob", "carol", "2"] {
+    for (name, id) in [("carol", CAROL), ("bob", BOB)] {
+        let added = (Answer::ContactAdded(UserId(id)), None);
+        assert_eq!(ask(&mut b, ALICE, add(name)), added, "{name}");
+    }
+    for name in ["carol", "bob", "2"] {
         assert_eq!(ask(&mut b, ALICE, add(name)), UNCHANGED, "{name}");
     }
     assert_eq!(ask(&mut b, ALICE, add("nobody")), failed(Failure::Unknown));
@@ -173,7 +177,8 @@ pub(crate) fn contacts_are_bounded<B: Backend>() {
     let mut answers = b.store().queries(&all);
     assert_eq!(answers.pop(), Some(Ok((Answer::Done, None))), "he is one already");
     assert_eq!(answers.pop(), Some(Ok((Answer::Failed(Failure::TooMany), None))));
-    assert!(answers.iter().all(|answer| *answer == Ok((Answer::Done, None))));
+    let added = (1000..).map(|id| Ok((Answer::ContactAdded(UserId(id)), None)));
+    assert!(answers.into_iter().eq(added.take(CONTACTS_MAX as usize)));
 }
 
 pub(crate) fn a_group_gets_the_name_or_number_it_asks_for_or_a_free_one<B: Backend>() {
