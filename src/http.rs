@@ -18,6 +18,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use storage::auth::Verified;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -44,8 +45,10 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
     let Some(address) = config.advertised() else { return Ok(Router::new()) };
     let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
+    let auth = &config.keys.auth;
+    let verified = Verified::new(auth.cache_max as usize, Duration::from_millis(auth.cache_ms));
     let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);
-    Ok(simple_im::routes(simple_im::Face::new(accounts, address, token_ttl)))
+    Ok(simple_im::routes(simple_im::Face::new(accounts, verified, address, token_ttl)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.
@@ -158,8 +161,9 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Scrapers and probes are few.
-const CONNECTIONS_MAX: usize = 64;
+/// Scrapers and probes are few, logins come in storms: more than may wait for their passwords, so
+/// that others find a place meanwhile.
+const CONNECTIONS_MAX: usize = 256;
 /// For the head of each request, and the wait for the next one.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 16 * 1024;

@@ -202,9 +202,9 @@ impl Control {
     }
 }
 
-/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side,
-/// which waits for the store and hashes passwords.
-const BLOCKING_THREADS: usize = 4;
+/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side: one
+/// that waits for the store, and two that hash passwords.
+const BLOCKING_THREADS: usize = 5;
 
 /// An interval needs a period even where nobody watches.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);

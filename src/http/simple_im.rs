@@ -10,18 +10,20 @@
 //! ```
 //!
 //! Owns: these routes and the text of their answers. Never: accounts (the storage's), sessions. All
-//! blocking calls go to the runtime's blocking threads, a bounded number at a time; what does not
-//! get a turn is told 503.
+//! blocking calls go to the runtime's blocking threads, a bounded number at a time: calls of the
+//! accounts one by one, passwords beside them (`passwords`), so that nobody waits for somebody
+//! else's password. What does not get a turn is told 503.
 
 mod accounts;
 mod answer;
 mod offline;
+mod passwords;
 mod server;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -31,9 +33,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use storage::StoreError;
 use storage::accounts::{Accounts, TokenRecord};
-use tokio::sync::Semaphore;
+use storage::auth::Verified;
+use tokio::sync::{Mutex as TurnMutex, Semaphore};
 
 use answer::Answer;
+use passwords::Passwords;
 
 use crate::config::Address;
 
@@ -42,11 +46,12 @@ use crate::config::Address;
 pub(crate) struct Face(Arc<Shared>);
 
 struct Shared {
-    accounts: Mutex<Box<dyn Accounts>>,
+    /// One call at a time, in the order they came: one blocking thread.
+    accounts: Arc<TurnMutex<Box<dyn Accounts>>>,
     /// Bounds the calls that wait.
     turns: Semaphore,
-    /// Bounds those that run, so that health and the drain find a blocking thread.
-    running: Semaphore,
+    passwords: Passwords,
+    verified: Arc<Verified>,
     /// Where clients log in over TCP.
     address: Address,
     token_ttl: std::time::Duration,
@@ -57,13 +62,15 @@ struct Shared {
 impl Face {
     pub(crate) fn new(
         accounts: Box<dyn Accounts>,
+        verified: Verified,
         address: Address,
         token_ttl: std::time::Duration,
     ) -> Self {
         Self(Arc::new(Shared {
-            accounts: Mutex::new(accounts),
+            accounts: Arc::new(TurnMutex::new(accounts)),
             turns: Semaphore::new(CALLS_MAX),
-            running: Semaphore::new(RUNNING_MAX),
+            passwords: Passwords::new(),
+            verified: Arc::new(verified),
             address,
             token_ttl,
             read_up_to: Mutex::default(),
@@ -76,13 +83,13 @@ impl Face {
         call: impl FnOnce(&mut dyn Accounts) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let _turn = self.0.turns.try_acquire().map_err(|_| StoreError::Unavailable)?;
-        let _running = self.0.running.acquire().await.map_err(|_| StoreError::Unavailable)?;
-        let shared = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut accounts = shared.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-            call(&mut **accounts)
-        });
+        let mut accounts = Arc::clone(&self.0.accounts).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || call(&mut **accounts));
         done.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    fn verified(&self) -> Arc<Verified> {
+        Arc::clone(&self.0.verified)
     }
 
     /// The token of a request's cookie, and what it stands for.
@@ -188,10 +195,8 @@ fn said(answer: Result<Answer, Answer>) -> Response {
     answer.unwrap_or_else(|answer| answer).into_response()
 }
 
-/// Calls waiting for the accounts; each takes some milliseconds, with a password some tens.
+/// Calls waiting for the accounts; each takes some milliseconds.
 const CALLS_MAX: usize = 256;
-/// Two of the runtime's four blocking threads.
-const RUNNING_MAX: usize = 2;
 /// A body of any of the routes is a few short fields.
 const BODY_BYTES: usize = 64 * 1024;
 const FIELDS_MAX: usize = 1024;

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse as _, Response};
 use codec::UserId;
-use storage::accounts::{Account, Login, TokenRecord, new_token};
+use storage::accounts::{Account, PhoneLogin, Refusal, TokenRecord, new_token};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
@@ -27,32 +27,62 @@ async fn do_login(face: &Face, form: &Form) -> Result<Answer, Answer> {
     let Some((phone, password)) = form.pair("phone", "password") else {
         return Err(if double { missing(form) } else { Answer::crash() });
     };
-    let call = move |accounts: &mut dyn storage::accounts::Accounts| {
-        accounts.login(phone.as_bytes(), password.as_bytes())
-    };
-    let account = match face.call(call).await {
-        Ok(Login::User(account)) => account,
-        Ok(Login::WrongPassword) if double => return Err(Answer::double(1).reason("Mismatch")),
-        Ok(Login::WrongPassword) => return Err(Answer::single(1)),
-        Ok(Login::UnknownPhone) if double => {
-            return Err(Answer::double(2).reason("User doesn't exist!"));
-        }
-        Ok(Login::UnknownPhone) => return Err(Answer::single(2)),
-        Err(_) if double => return Err(Answer::double(3).reason("Unkown Error")),
-        Err(_) => return Err(Answer::single(2)),
-    };
+    let login = PhoneLogin::new(face.verified(), phone.as_bytes(), password.as_bytes());
     let token = new_token();
-    let record = record_of(face, &account, device.unwrap_or_default());
-    let (kept, ttl) = (token.clone(), face.0.token_ttl);
-    let put =
-        face.call(move |accounts| accounts.put_token(kept.as_bytes(), &record, ttl, now_ms()));
-    if put.await.is_err() {
-        return Err(Answer::of(double, if double { 3 } else { 2 }));
+    match log_in(face, login, &token, device.unwrap_or_default()).await? {
+        Ok(user) => Ok(at(Answer::of(double, 0), &face.0.address)
+            .table(" [response.user]")
+            .text("token", token.as_bytes())
+            .number("id", user.0.into())),
+        Err(Some(Refusal::WrongPassword)) if double => Err(Answer::double(1).reason("Mismatch")),
+        Err(Some(Refusal::WrongPassword)) => Err(Answer::single(1)),
+        Err(Some(Refusal::UnknownPhone)) if double => {
+            Err(Answer::double(2).reason("User doesn't exist!"))
+        }
+        Err(Some(Refusal::UnknownPhone)) => Err(Answer::single(2)),
+        Err(None) if double => Err(Answer::double(3).reason("Unkown Error")),
+        Err(None) => Err(Answer::single(2)),
     }
-    Ok(at(Answer::of(double, 0), &face.0.address)
-        .table(" [response.user]")
-        .text("token", token.as_bytes())
-        .number("id", account.id.0.into()))
+}
+
+/// Takes the login through its steps; who comes in has the token. The accounts are held for two
+/// short calls, and not while the password is verified between them. The inner error: he is
+/// refused, or the store is down. The outer one: his password gets no turn.
+async fn log_in(
+    face: &Face,
+    mut login: PhoneLogin,
+    token: &str,
+    device: Box<[u8]>,
+) -> Result<Result<UserId, Option<Refusal>>, Answer> {
+    for _ in 0..CHECKS_MAX {
+        let (own, token, device) = (face.clone(), token.to_owned(), device.clone());
+        let entered = face.call(move |accounts| {
+            let account = login.enter(accounts)?;
+            if let Some(account) = &account {
+                let (record, ttl) = (record_of(&own, account, device), own.0.token_ttl);
+                accounts.put_token(token.as_bytes(), &record, ttl, now_ms())?;
+            }
+            Ok((login, account))
+        });
+        match entered.await {
+            Ok((_, Some(account))) => return Ok(Ok(account.id)),
+            Ok((unchecked, None)) => login = unchecked,
+            Err(_) => return Ok(Err(None)),
+        }
+        let refusal;
+        (login, refusal) = face
+            .0
+            .passwords
+            .run(move || {
+                let refusal = login.check();
+                (login, refusal)
+            })
+            .await?;
+        if refusal.is_some() {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Err(None))
 }
 
 fn missing(form: &Form) -> Answer {
@@ -167,5 +197,8 @@ fn at(answer: Answer, address: &Address) -> Answer {
     answer.text("server", address.host.as_bytes()).text("port", port.as_bytes())
 }
 
+/// Each time the user's hash has become another one meanwhile: somebody sets passwords, or another
+/// login upgrades the hash. Nobody does that all the time.
+const CHECKS_MAX: u32 = 3;
 /// A node on the same network answers in a few milliseconds.
 const PROBE_TIME: std::time::Duration = std::time::Duration::from_secs(1);
