@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::gateway::{Gateway, Sample, Snapshot};
 use crate::logging::Throttle;
-use crate::stores;
+use crate::stores::Stores;
 
 /// The routes of `admin.bind`.
 pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
@@ -42,9 +42,9 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 ///
 /// # Errors
 /// The store cannot be opened.
-pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
+pub(crate) fn protocol_routes(config: &Config, stores: &Stores<'_>) -> Result<Router, Failure> {
     let Some(address) = config.advertised() else { return Ok(Router::new()) };
-    let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
+    let accounts = stores.accounts()?;
     let auth = &config.keys.auth;
     let verified = Verified::new(auth.cache_max as usize, Duration::from_millis(auth.cache_ms));
     let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);

@@ -22,6 +22,7 @@ use crate::exit::Failure;
 use crate::gateway::Gateway;
 use crate::logging::{self, LevelHandle};
 use crate::signals::{Order, Signals};
+use crate::stores::Stores;
 use crate::{demo, http, systemd, tls_files, wiring};
 
 /// Runs until told to stop. Without a file: the embedded demo.
@@ -49,8 +50,13 @@ pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let signals = runtime
         .block_on(async { Signals::new() })
         .map_err(|error| Failure::other("signals cannot be handled", error))?;
-    let gateway = wiring::start(&config, tls)?;
-    let control = Control { config, file: file.map(Path::to_owned), level, gateway };
+    let stores = Stores::of(&config);
+    let gateway = wiring::start(&config, &stores, tls)?;
+    let faces = match config.http {
+        Some(_) => http::protocol_routes(&config, &stores)?,
+        None => Router::new(),
+    };
+    let control = Control { config, file: file.map(Path::to_owned), level, gateway, faces };
     let result = runtime.block_on(control.run(signals, greeting.as_deref()));
     // A drain that was cut short is not waited for.
     runtime.shutdown_background();
@@ -95,11 +101,13 @@ struct Control {
     file: Option<PathBuf>,
     level: LevelHandle,
     gateway: Arc<dyn Gateway>,
+    /// The protocols' HTTP side.
+    faces: Router,
 }
 
 impl Control {
     async fn run(mut self, mut signals: Signals, greeting: Option<&str>) -> Result<(), Failure> {
-        for (address, routes) in self.doors()? {
+        for (address, routes) in self.doors() {
             let bound = http::start(address, routes).await;
             let bound = bound.map_err(|error| Failure::other(&format!("bind {address}"), error))?;
             tracing::info!("http on http://{bound}");
@@ -129,13 +137,10 @@ impl Control {
     }
 
     /// What is served over HTTP, by address: the protocols' side, and metrics and health.
-    fn doors(&self) -> Result<Vec<(SocketAddr, Router)>, Failure> {
+    fn doors(&self) -> Vec<(SocketAddr, Router)> {
         let mut doors = Vec::new();
         let admin = http::admin_routes(Arc::clone(&self.gateway));
-        let faces = match self.config.http {
-            Some(_) => http::protocol_routes(&self.config)?,
-            None => Router::new(),
-        };
+        let faces = self.faces.clone();
         match (self.config.http, self.config.admin) {
             (Some(http), Some(address)) if http == address => {
                 doors.push((http, faces.merge(admin)))
@@ -145,7 +150,7 @@ impl Control {
                 doors.extend(address.map(|address| (address, admin)));
             }
         }
-        Ok(doors)
+        doors
     }
 
     /// Drains within the bound; a second order to stop ends the process at once.

@@ -32,7 +32,7 @@ use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 use crate::figures;
 use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
-use crate::stores;
+use crate::stores::Stores;
 
 /// Starts everything; connections are accepted when this returns.
 ///
@@ -40,6 +40,7 @@ use crate::stores;
 /// An address cannot be bound, the kernel refuses an engine, the store cannot be opened.
 pub(crate) fn start(
     config: &Config,
+    stores: &Stores<'_>,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
     let choice = Choice::of(config.keys.node.io);
@@ -47,13 +48,14 @@ pub(crate) fn start(
         tracing::warn!("running on epoll instead of io_uring: {refusal}");
     }
     match choice.kind {
-        Kind::Uring => start_on::<UringIo>(config, tls, choice),
-        Kind::Epoll => start_on::<EpollIo>(config, tls, choice),
+        Kind::Uring => start_on::<UringIo>(config, stores, tls, choice),
+        Kind::Epoll => start_on::<EpollIo>(config, stores, tls, choice),
     }
 }
 
 fn start_on<E: Engine>(
     config: &Config,
+    stores: &Stores<'_>,
     tls: Option<Arc<ServerConfig>>,
     choice: Choice,
 ) -> Result<Arc<dyn Gateway>, Failure> {
@@ -72,9 +74,9 @@ fn start_on<E: Engine>(
     }
     let made: Vec<Made<E::Peer>> =
         threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
-    let backends = backends::open(config)?;
+    let backends = backends::open(config, stores)?;
     let first_seq = backends.first_seq;
-    let tenants = stores::tenant_ids(config)?;
+    let tenants = stores.tenant_ids()?;
     let wakers = made.iter().map(|made| waker_fn(made.waker.clone())).collect();
     let (sidecar, ports) = Sidecar::start(backends.sidecar, wakers)
         .map_err(|error| Failure::other("the sidecar cannot start", error))?;

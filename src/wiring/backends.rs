@@ -16,7 +16,7 @@ use crate::config::keys::{AuthMode, ForwardRole, GroupSource};
 use crate::config::{Config, Realm};
 
 use crate::exit::Failure;
-use crate::stores;
+use crate::stores::Stores;
 
 /// Opened backends.
 pub(super) struct Backends {
@@ -29,8 +29,8 @@ pub(super) struct Backends {
 ///
 /// # Errors
 /// The store cannot be opened or read, a URL is wrong.
-pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
-    let mut store = stores::open(config)?;
+pub(super) fn open(config: &Config, stores: &Stores<'_>) -> Result<Backends, Failure> {
+    let mut store = stores.store()?;
     let last_seq = store
         .max_seq()
         .map_err(|error| Failure::other("the store cannot be read", error.label()))?;
@@ -43,7 +43,7 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
     let sidecar = SidecarConfig {
         store,
         open_ids: open.then(|| Arc::clone(&ids)),
-        authenticators: authenticators(config, &ids)?,
+        authenticators: authenticators(config, stores, &ids)?,
         group_sources,
         limits: limits(config),
     };
@@ -53,37 +53,36 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
 /// Per auth thread, one for each realm.
 fn authenticators(
     config: &Config,
+    stores: &Stores<'_>,
     ids: &Arc<OpenIds>,
 ) -> Result<Vec<Vec<Box<dyn Authenticator>>>, Failure> {
     let threads = usize::from(config.keys.auth.threads);
     let centre = match config.realms.iter().any(|realm| realm.mode == AuthMode::Http) {
-        true => Some(user_centre(config, threads)?),
+        true => Some(user_centre(config, stores, threads)?),
         false => None,
     };
-    let realm = |realm: &Realm| authenticator(config, *realm, ids, centre.as_ref());
+    let realm = |realm: &Realm| authenticator(stores, *realm, ids, centre.as_ref());
     (0..threads).map(|_| config.realms.iter().map(realm).collect()).collect()
 }
 
 fn authenticator(
-    config: &Config,
+    stores: &Stores<'_>,
     realm: Realm,
     ids: &Arc<OpenIds>,
     centre: Option<&UserCentre>,
 ) -> Result<Box<dyn Authenticator>, Failure> {
     let mut judge: Box<dyn Authenticator> = match (realm.mode, centre) {
         (AuthMode::Open, _) => {
-            return Ok(Box::new(Open::new(stores::directory(config)?, Arc::clone(ids))));
+            return Ok(Box::new(Open::new(stores.directory()?, Arc::clone(ids))));
         }
-        (AuthMode::Http, Some(centre)) => Box::new(centre.sibling(stores::directory(config)?)),
-        _ => Box::new(Local::new(stores::directory(config)?)),
+        (AuthMode::Http, Some(centre)) => Box::new(centre.sibling(stores.directory()?)),
+        _ => Box::new(Local::new(stores.directory()?)),
     };
     if realm.password_optional {
-        judge = Box::new(NoPassword::new(stores::directory(config)?, judge));
+        judge = Box::new(NoPassword::new(stores.directory()?, judge));
     }
-    if realm.tokens
-        && let Some(accounts) = stores::accounts(config)?
-    {
-        judge = Box::new(Tokens::new(accounts, stores::directory(config)?, judge, now_ms));
+    if realm.tokens {
+        judge = Box::new(Tokens::new(stores.accounts()?, stores.directory()?, judge, now_ms));
     }
     Ok(judge)
 }
@@ -93,7 +92,11 @@ fn now_ms() -> u64 {
     now.unwrap_or_default().as_millis() as u64
 }
 
-fn user_centre(config: &Config, connections: usize) -> Result<UserCentre, Failure> {
+fn user_centre(
+    config: &Config,
+    stores: &Stores<'_>,
+    connections: usize,
+) -> Result<UserCentre, Failure> {
     let auth = &config.keys.auth;
     let http = HttpConfig {
         url: auth.http_url.clone(),
@@ -105,7 +108,7 @@ fn user_centre(config: &Config, connections: usize) -> Result<UserCentre, Failur
         timeout: Duration::from_millis(auth.http_timeout_ms),
         connections,
     };
-    UserCentre::new(&http, stores::directory(config)?)
+    UserCentre::new(&http, stores.directory()?)
         .map_err(|error| Failure::other("auth.http_url", error))
 }
 

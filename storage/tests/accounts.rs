@@ -20,13 +20,14 @@ use storage::accounts::{
 };
 use storage::admin::NewGroup;
 use storage::auth::{Authenticator, Local, NoPassword, Tokens, Verified, hash_password};
+use storage::memory::MemoryAccounts;
 use storage::roster::CONTACTS_MAX;
 use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store,
-    StoreError, TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, MemoryStore, Proof, SqliteStore,
+    Store, StoreError, TenantRef,
 };
 use tempfile::TempDir;
 
@@ -38,6 +39,26 @@ trait Backend {
     fn store(&self) -> Self::Store;
     /// As an operator.
     fn make_group(store: &mut Self::Store, group: &NewGroup);
+}
+
+impl Backend for MemoryStore {
+    type Store = Self;
+
+    fn open() -> Self {
+        Self::default()
+    }
+
+    fn accounts(&self) -> Box<dyn Accounts> {
+        Box::new(MemoryAccounts::new(self.handle(), TenantId(0)))
+    }
+
+    fn store(&self) -> Self {
+        self.handle()
+    }
+
+    fn make_group(store: &mut Self, group: &NewGroup) {
+        store.set_members(group.key, &group.members);
+    }
 }
 
 struct Embedded(TempDir);
@@ -85,6 +106,7 @@ impl Backend for Place {
 /// Every function named here runs once per backend.
 macro_rules! suite {
     ($($name:ident)*) => {
+        mod memory { $(#[test] fn $name() { super::$name::<super::MemoryStore>(); })* }
         mod sqlite { $(#[test] fn $name() { super::$name::<super::Embedded>(); })* }
         mod postgres_and_redis {
             $(#[test] fn $name() {
