@@ -30,8 +30,12 @@ impl Verified {
         self.0.lookup(self.key(password, hash), Instant::now()).is_ok()
     }
 
-    /// As [`verify_password`], and at its cost; remembers what was right.
+    /// As [`verify_password`], and at its cost unless it is known to be right by now, as with many
+    /// logins of one user at once; remembers what was right.
     pub fn verify(&self, password: &[u8], hash: Option<&str>) -> bool {
+        if hash.is_some_and(|hash| self.contains(password, hash)) {
+            return true;
+        }
         let right = verify_password(password, hash);
         if let (true, Some(hash)) = (right, hash) {
             self.remember(password, hash);
