@@ -14,7 +14,7 @@ use storage::auth::{
 use crate::config::keys::{AuthMode, ForwardRole};
 use crate::config::{Config, Realm};
 use crate::exit::Failure;
-use crate::stores;
+use crate::stores::Stores;
 
 /// What authenticators are made of.
 pub(crate) struct Authority {
@@ -26,9 +26,9 @@ pub(crate) struct Authority {
 impl Authority {
     /// # Errors
     /// The user centre's URL is wrong, the store cannot be opened.
-    pub(crate) fn open(config: &Config) -> Result<Self, Failure> {
+    pub(crate) fn open(config: &Config, stores: &Stores<'_>) -> Result<Self, Failure> {
         let asked = config.realms.iter().any(|realm| realm.mode == AuthMode::Http);
-        let centre = asked.then(|| user_centre(config)).transpose()?;
+        let centre = asked.then(|| user_centre(config, stores)).transpose()?;
         Ok(Self { ids: Arc::default(), centre })
     }
 
@@ -43,10 +43,10 @@ impl Authority {
     /// The store cannot be opened.
     pub(crate) fn judge(
         &self,
-        config: &Config,
+        stores: &Stores<'_>,
         realm: Realm,
     ) -> Result<Box<dyn Authenticator>, Failure> {
-        let directory = || stores::directory(config);
+        let directory = || stores.directory();
         let mut judge: Box<dyn Authenticator> = match (realm.mode, &self.centre) {
             (AuthMode::Open, _) => {
                 return Ok(Box::new(Open::new(directory()?, self.open_ids())));
@@ -57,10 +57,8 @@ impl Authority {
         if realm.password_optional {
             judge = Box::new(NoPassword::new(directory()?, judge));
         }
-        if realm.tokens
-            && let Some(accounts) = stores::accounts(config)?
-        {
-            judge = Box::new(Tokens::new(accounts, directory()?, judge, now_ms));
+        if realm.tokens {
+            judge = Box::new(Tokens::new(stores.accounts()?, directory()?, judge, now_ms));
         }
         Ok(judge)
     }
@@ -71,7 +69,7 @@ fn now_ms() -> u64 {
     now.unwrap_or_default().as_millis() as u64
 }
 
-fn user_centre(config: &Config) -> Result<UserCentre, Failure> {
+fn user_centre(config: &Config, stores: &Stores<'_>) -> Result<UserCentre, Failure> {
     let auth = &config.keys.auth;
     let http = HttpConfig {
         url: auth.http_url.clone(),
@@ -83,6 +81,6 @@ fn user_centre(config: &Config) -> Result<UserCentre, Failure> {
         timeout: Duration::from_millis(auth.http_timeout_ms),
         connections: usize::from(auth.threads),
     };
-    UserCentre::new(&http, stores::directory(config)?)
+    UserCentre::new(&http, stores.directory()?)
         .map_err(|error| Failure::other("auth.http_url", error))
 }

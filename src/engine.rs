@@ -184,8 +184,9 @@ fn other_files(config: &Config) -> u64 {
 const SLOTS_MAX: u32 = 1 << 18;
 /// The epoll set, the wakers of engine and store.
 const FILES_PER_SHARD: u64 = 4;
-/// Standard streams, the store's files, the control plane's connections and its runtime.
-const FILES_OF_PROCESS: u64 = 128;
+/// Standard streams, the store's files, the control plane's runtime and its connections, of which
+/// either door has at most 256.
+const FILES_OF_PROCESS: u64 = 576;
 
 #[cfg(test)]
 mod tests {

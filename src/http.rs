@@ -18,6 +18,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use storage::auth::Verified;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -27,7 +28,7 @@ use crate::config::keys::AuthMode;
 use crate::exit::Failure;
 use crate::gateway::{Gateway, Sample, Snapshot};
 use crate::logging::Throttle;
-use crate::stores;
+use crate::stores::Stores;
 
 /// The routes of `admin.bind`.
 pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
@@ -46,17 +47,20 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 /// The store cannot be opened.
 pub(crate) fn protocol_routes(
     config: &Config,
+    stores: &Stores<'_>,
     authority: &Authority,
     gateway: &Arc<dyn Gateway>,
 ) -> Result<Router, Failure> {
     let Some(settings) = simple_im::Settings::of(config) else { return Ok(Router::new()) };
-    let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
+    let accounts = stores.accounts()?;
     let judge = match config.login_realm().filter(|realm| realm.mode != AuthMode::Local) {
-        Some(realm) => Some(authority.judge(config, realm)?),
+        Some(realm) => Some(authority.judge(stores, realm)?),
         None => None,
     };
+    let auth = &config.keys.auth;
+    let verified = Verified::new(auth.cache_max as usize, Duration::from_millis(auth.cache_ms));
     let gateway = Arc::clone(gateway);
-    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, gateway, settings)))
+    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, verified, gateway, settings)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.
@@ -169,8 +173,9 @@ fn status_field(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Scrapers and probes are few.
-const CONNECTIONS_MAX: usize = 64;
+/// Scrapers and probes are few, logins come in storms: more than may wait for their passwords, so
+/// that others find a place meanwhile.
+const CONNECTIONS_MAX: usize = 256;
 /// For the head of each request, and the wait for the next one.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 16 * 1024;

@@ -23,6 +23,7 @@ use crate::exit::Failure;
 use crate::gateway::Gateway;
 use crate::logging::{self, LevelHandle};
 use crate::signals::{Order, Signals};
+use crate::stores::Stores;
 use crate::{demo, http, systemd, tls_files, wiring};
 
 /// Runs until told to stop. Without a file: the embedded demo.
@@ -50,9 +51,14 @@ pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let signals = runtime
         .block_on(async { Signals::new() })
         .map_err(|error| Failure::other("signals cannot be handled", error))?;
-    let authority = Authority::open(&config)?;
-    let gateway = wiring::start(&config, &authority, tls)?;
-    let control = Control { config, authority, file: file.map(Path::to_owned), level, gateway };
+    let stores = Stores::of(&config);
+    let authority = Authority::open(&config, &stores)?;
+    let gateway = wiring::start(&config, &stores, &authority, tls)?;
+    let faces = match config.http {
+        Some(_) => http::protocol_routes(&config, &stores, &authority, &gateway)?,
+        None => Router::new(),
+    };
+    let control = Control { config, file: file.map(Path::to_owned), level, gateway, faces };
     let result = runtime.block_on(control.run(signals, greeting.as_deref()));
     // A drain that was cut short is not waited for.
     runtime.shutdown_background();
@@ -94,15 +100,16 @@ pub(crate) fn check_certificate(config: &Config) -> Result<(), Failure> {
 /// The control loop.
 struct Control {
     config: Config,
-    authority: Authority,
     file: Option<PathBuf>,
     level: LevelHandle,
     gateway: Arc<dyn Gateway>,
+    /// The protocols' HTTP side.
+    faces: Router,
 }
 
 impl Control {
     async fn run(mut self, mut signals: Signals, greeting: Option<&str>) -> Result<(), Failure> {
-        for (address, routes) in self.doors()? {
+        for (address, routes) in self.doors() {
             let bound = http::start(address, routes).await;
             let bound = bound.map_err(|error| Failure::other(&format!("bind {address}"), error))?;
             tracing::info!("http on http://{bound}");
@@ -132,13 +139,10 @@ impl Control {
     }
 
     /// What is served over HTTP, by address: the protocols' side, and metrics and health.
-    fn doors(&self) -> Result<Vec<(SocketAddr, Router)>, Failure> {
+    fn doors(&self) -> Vec<(SocketAddr, Router)> {
         let mut doors = Vec::new();
         let admin = http::admin_routes(Arc::clone(&self.gateway));
-        let faces = match self.config.http {
-            Some(_) => http::protocol_routes(&self.config, &self.authority, &self.gateway)?,
-            None => Router::new(),
-        };
+        let faces = self.faces.clone();
         match (self.config.http, self.config.admin) {
             (Some(http), Some(address)) if http == address => {
                 doors.push((http, faces.merge(admin)))
@@ -148,7 +152,7 @@ impl Control {
                 doors.extend(address.map(|address| (address, admin)));
             }
         }
-        Ok(doors)
+        doors
     }
 
     /// Drains within the bound; a second order to stop ends the process at once.
@@ -205,9 +209,9 @@ impl Control {
     }
 }
 
-/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side,
-/// which waits for the store and hashes passwords.
-const BLOCKING_THREADS: usize = 4;
+/// One for the snapshot of a scrape, one for the drain, the rest for the protocols' HTTP side: one
+/// that waits for the store, and two that hash passwords.
+const BLOCKING_THREADS: usize = 5;
 
 /// An interval needs a period even where nobody watches.
 const NO_WATCHDOG: Duration = Duration::from_secs(3600);

@@ -10,6 +10,7 @@ use codec::TenantId;
 use storage::accounts::Accounts;
 use storage::auth::UserDirectory;
 use storage::external::{ExternalConfig, ExternalStore};
+use storage::memory::MemoryAccounts;
 use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Caps;
@@ -24,23 +25,84 @@ pub(crate) fn path(config: &Config) -> PathBuf {
     config.data_dir().join(FILE)
 }
 
-/// A handle on the configured store. Several handles on one see each other's changes; a memory
-/// store is private to its handle.
-///
-/// # Errors
-/// It cannot be made or opened.
-pub(crate) fn open(config: &Config) -> Result<Box<dyn Store>, Failure> {
-    Ok(match config.keys.store.backend {
-        StoreBackend::Embedded => Box::new(embedded(config)?),
-        StoreBackend::External => Box::new(external(config)?),
-        StoreBackend::Memory => Box::new(memory(config)),
-    })
+/// The store of a running gateway. Its handles see each other's changes.
+pub(crate) struct Stores<'c> {
+    config: &'c Config,
+    /// Where the store is memory: what its handles share.
+    memory: MemoryStore,
+}
+
+impl<'c> Stores<'c> {
+    pub(crate) fn of(config: &'c Config) -> Self {
+        Self { config, memory: memory(config) }
+    }
+
+    /// A handle for the store thread.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub(crate) fn store(&self) -> Result<Box<dyn Store>, Failure> {
+        Ok(match self.config.keys.store.backend {
+            StoreBackend::Embedded => Box::new(embedded(self.config)?),
+            StoreBackend::External => Box::new(external(self.config)?),
+            StoreBackend::Memory => Box::new(self.memory.handle()),
+        })
+    }
+
+    /// A reading handle of its own, so that a login never waits behind the store's commits.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub(crate) fn directory(&self) -> Result<Box<dyn UserDirectory>, Failure> {
+        Ok(match self.config.keys.store.backend {
+            StoreBackend::Embedded => Box::new(embedded(self.config)?),
+            StoreBackend::External => Box::new(external(self.config)?),
+            StoreBackend::Memory => Box::new(self.memory.handle()),
+        })
+    }
+
+    /// Users by phone, tokens, and what else an HTTP face needs, in the tenant of `node.tenant`; a
+    /// handle of its own.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub(crate) fn accounts(&self) -> Result<Box<dyn Accounts>, Failure> {
+        let tenant = &self.config.tenants[0];
+        Ok(match self.config.keys.store.backend {
+            StoreBackend::Embedded => {
+                let mut store = embedded(self.config)?;
+                let tenant = tenant_id(&mut store, tenant)?;
+                Box::new(SimpleIm::new(store, tenant))
+            }
+            StoreBackend::External => {
+                let mut store = external(self.config)?;
+                let tenant = tenant_id(&mut store, tenant)?;
+                Box::new(store.for_tenant(tenant))
+            }
+            StoreBackend::Memory => {
+                Box::new(MemoryAccounts::new(self.memory.handle(), memory_tenant(0)))
+            }
+        })
+    }
+
+    /// The numbers of all tenants, in the order of `config.tenants`.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub(crate) fn tenant_ids(&self) -> Result<Vec<TenantId>, Failure> {
+        let tenants = &self.config.tenants;
+        if self.config.keys.store.backend == StoreBackend::Memory {
+            return Ok((0..tenants.len()).map(memory_tenant).collect());
+        }
+        let mut store = open_for_command(self.config)?;
+        tenants.iter().map(|tenant| tenant_id(&mut *store, tenant)).collect()
+    }
 }
 
 /// Opens it for a command.
 ///
 /// # Errors
-/// As [`open`]; or what the configuration keeps ends with the process.
+/// It cannot be made or opened; or what the configuration keeps ends with the process.
 pub(crate) fn open_for_command(config: &Config) -> Result<Box<dyn Admin>, Failure> {
     match config.keys.store.backend {
         StoreBackend::Embedded => Ok(Box::new(embedded(config)?)),
@@ -52,39 +114,6 @@ pub(crate) fn open_for_command(config: &Config) -> Result<Box<dyn Admin>, Failur
     }
 }
 
-/// A reading handle of its own, so that a login never waits behind the store's commits.
-///
-/// # Errors
-/// As [`open`].
-pub(crate) fn directory(config: &Config) -> Result<Box<dyn UserDirectory>, Failure> {
-    Ok(match config.keys.store.backend {
-        StoreBackend::Embedded => Box::new(embedded(config)?),
-        StoreBackend::External => Box::new(external(config)?),
-        StoreBackend::Memory => Box::new(memory(config)),
-    })
-}
-
-/// Users by phone, tokens, and what else an HTTP face needs, in the tenant of `node.tenant`; a
-/// handle of its own. `None`: the store keeps none.
-///
-/// # Errors
-/// As [`open`].
-pub(crate) fn accounts(config: &Config) -> Result<Option<Box<dyn Accounts>>, Failure> {
-    Ok(match config.keys.store.backend {
-        StoreBackend::Embedded => {
-            let mut store = embedded(config)?;
-            let tenant = tenant_id(&mut store, &config.tenants[0])?;
-            Some(Box::new(SimpleIm::new(store, tenant)))
-        }
-        StoreBackend::External => {
-            let mut store = external(config)?;
-            let tenant = tenant_id(&mut store, &config.tenants[0])?;
-            Some(Box::new(store.for_tenant(tenant)))
-        }
-        StoreBackend::Memory => None,
-    })
-}
-
 /// The number of a tenant in the store, given to it the first time it is asked for.
 ///
 /// # Errors
@@ -93,18 +122,6 @@ pub(crate) fn tenant_id(store: &mut dyn Admin, tenant: &Tenant) -> Result<Tenant
     store
         .tenant_id(&tenant.org, &tenant.appkey)
         .map_err(|error| Failure::other(&format!("tenant {tenant}"), error))
-}
-
-/// The numbers of all tenants, in the order of `config.tenants`.
-///
-/// # Errors
-/// The store cannot be read or written.
-pub(crate) fn tenant_ids(config: &Config) -> Result<Vec<TenantId>, Failure> {
-    if config.keys.store.backend == StoreBackend::Memory {
-        return Ok((0..config.tenants.len() as u32).map(TenantId).collect());
-    }
-    let mut store = open_for_command(config)?;
-    config.tenants.iter().map(|tenant| tenant_id(&mut *store, tenant)).collect()
 }
 
 /// Opens the file, making it if needed. Several processes may have it open at once.
@@ -131,10 +148,14 @@ fn external(config: &Config) -> Result<ExternalStore, Failure> {
 /// A store that keeps nothing over a restart, with the tenants of the configuration.
 fn memory(config: &Config) -> MemoryStore {
     let store = MemoryStore::new(caps(config), None);
-    config.tenants.iter().enumerate().fold(store, |store, (number, tenant)| {
-        let id = TenantId(number as u32);
-        store.with_tenant(id, tenant.org.as_bytes(), tenant.appkey.as_bytes())
+    config.tenants.iter().enumerate().fold(store, |store, (at, tenant)| {
+        store.with_tenant(memory_tenant(at), tenant.org.as_bytes(), tenant.appkey.as_bytes())
     })
+}
+
+/// In memory tenants have their places in the configuration as numbers.
+fn memory_tenant(at: usize) -> TenantId {
+    TenantId(at as u32)
 }
 
 /// The store's bounds.

@@ -33,7 +33,7 @@ use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
 use crate::figures;
 use crate::gateway::{Gateway, ShardSnapshot, Snapshot};
-use crate::stores;
+use crate::stores::Stores;
 
 /// Starts everything; connections are accepted when this returns.
 ///
@@ -41,6 +41,7 @@ use crate::stores;
 /// An address cannot be bound, the kernel refuses an engine, the store cannot be opened.
 pub(crate) fn start(
     config: &Config,
+    stores: &Stores<'_>,
     authority: &Authority,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
@@ -49,13 +50,14 @@ pub(crate) fn start(
         tracing::warn!("running on epoll instead of io_uring: {fallback}");
     }
     match choice.kind {
-        Kind::Uring => start_on::<UringIo>(config, authority, tls, choice),
-        Kind::Epoll => start_on::<EpollIo>(config, authority, tls, choice),
+        Kind::Uring => start_on::<UringIo>(config, stores, authority, tls, choice),
+        Kind::Epoll => start_on::<EpollIo>(config, stores, authority, tls, choice),
     }
 }
 
 fn start_on<E: Engine>(
     config: &Config,
+    stores: &Stores<'_>,
     authority: &Authority,
     tls: Option<Arc<ServerConfig>>,
     choice: Choice,
@@ -75,9 +77,9 @@ fn start_on<E: Engine>(
     }
     let made: Vec<Made<E::Peer>> =
         threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
-    let backends = backends::open(config, authority)?;
+    let backends = backends::open(config, stores, authority)?;
     let first_seq = backends.first_seq;
-    let tenants = stores::tenant_ids(config)?;
+    let tenants = stores.tenant_ids()?;
     let wakers = made.iter().map(|made| waker_fn(made.waker.clone())).collect();
     let (sidecar, ports) = Sidecar::start(backends.sidecar, wakers)
         .map_err(|error| Failure::other("the sidecar cannot start", error))?;

@@ -440,6 +440,49 @@ fn changes_made_over_http_are_told_to_those_who_are_there_and_know_the_words() {
     }
 }
 
+/// Goal: the store in memory is one for HTTP, logins and messages. Method: users and a group made
+/// over HTTP, who then talk over sockets.
+#[test]
+fn a_store_in_memory_is_one_for_http_and_sockets() {
+    let setup = open().set("auth.mode", "\"local\"").set("store.backend", "\"memory\"");
+    let gateway = setup.start();
+    for user in 1..=2 {
+        let body = format!("name=u{user}&phone={}&password=secret", phone(user));
+        let made = ask(&gateway, Ask::post("/user", &body)).text();
+        assert_eq!(made, "[[response]] status = 0");
+    }
+    let (one, two) = (gateway.token(1), gateway.token(2));
+    let mut ann = ImClient::dial(&gateway, 1, "android");
+    ann.login(&one);
+    let mut thief = ImClient::dial(&gateway, 2, "android");
+    thief.send_login(false, &one);
+    thief.expect_reply("login", Some("token error"));
+    // By the password that was set over HTTP, too.
+    let mut named = Person::login(&gateway, common::Language::Binary, 1);
+
+    ann.say_safely("a_02", BEN, "kept");
+    let waiting = || {
+        let body = format!("token={}", two.replace('+', "%2B"));
+        ask(&gateway, Ask::post("/offline", &body)).text()
+    };
+    assert!(waiting().contains("c = \"kept\""), "{}", waiting());
+    let mut ben = ImClient::dial_in(&gateway, 2, "android", Dialect::Device);
+    ben.login(&two);
+    ben.take_push("kept");
+    eventually("it is gone", || waiting() == "[[response]] status = 0\r\n");
+    let cookie = format!("Cookie: token={two}\r\n");
+    let made = Ask::post("/group", "name=us&members%5B%5D=1").with(&cookie);
+    let made = ask(&gateway, made).text();
+    let id = made.split("g_id = ").nth(1).and_then(|rest| rest.split(' ').next());
+    let id: u32 = id.and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("{made}"));
+    ben.say("a_03", To::Group(GroupId(id)), "to us");
+    ann.take_push("to us");
+    named.take("to us");
+    ben.expect(ImSeen::Ack("a_03".into()));
+    let refused = gateway.site().run(&["user", "list"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing to work on"));
+}
+
 /// What stands between line ends.
 fn split(bytes: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();

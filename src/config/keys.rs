@@ -410,7 +410,7 @@ section! {
         /// A verified login is remembered this long. A changed password counts after it.
         /// 0 = every login is verified.
         cache_ms: u64 = 600000, Kind::Integer(0, 86_400_000, "ms");
-        /// Remembered logins, over all shards.
+        /// Remembered logins, over all shards; as many passwords of the HTTP login.
         cache_max: u32 = 100000, Kind::Integer(0, 10_000_000, "logins");
         /// mode = "open" refuses listeners that are not on loopback unless this is true.
         allow_public_open: bool = false, Kind::Boolean;

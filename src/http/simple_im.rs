@@ -10,13 +10,15 @@
 //! ```
 //!
 //! Owns: these routes and the text of their answers. Never: accounts (the storage's), sessions. All
-//! blocking calls go to the runtime's blocking threads, a bounded number at a time; what does not
-//! get a turn is told 503.
+//! blocking calls go to the runtime's blocking threads, a bounded number at a time: calls of the
+//! accounts one by one, passwords beside them (`passwords`), so that nobody waits for somebody
+//! else's password. What does not get a turn is told 503.
 
 mod accounts;
 mod answer;
 mod news;
 mod offline;
+mod passwords;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -36,11 +38,12 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use codec::TenantId;
 use storage::accounts::{Accounts, TokenRecord};
-use storage::auth::Authenticator;
+use storage::auth::{Authenticator, Verified};
 use storage::{AuthRequest, AuthVerdict, Proof, StoreError, TenantRef};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as TurnMutex, Semaphore};
 
 use answer::Answer;
+use passwords::Passwords;
 
 use crate::config::keys::{Brackets, Registration};
 use crate::config::{Address, Config};
@@ -81,17 +84,18 @@ impl Settings {
 }
 
 struct Shared {
-    accounts: Mutex<Box<dyn Accounts>>,
+    /// One call at a time, in the order they came: one blocking thread.
+    accounts: Arc<TurnMutex<Box<dyn Accounts>>>,
     /// Decides about passwords, where not the accounts do.
-    judge: Option<Mutex<Box<dyn Authenticator>>>,
+    judge: Option<Arc<Mutex<Box<dyn Authenticator>>>>,
     /// Whose accounts these are.
     tenant: TenantId,
     /// Tells users who are there of what is changed here.
     gateway: Arc<dyn Gateway>,
     /// Bounds the calls that wait.
     turns: Semaphore,
-    /// Bounds those that run, so that health and the drain find a blocking thread.
-    running: Semaphore,
+    passwords: Passwords,
+    verified: Arc<Verified>,
     settings: Settings,
     /// Per token, the newest stored delivery that was read: what came later is not cleared.
     read_up_to: Mutex<HashMap<Box<[u8]>, u64>>,
@@ -101,16 +105,18 @@ impl Face {
     pub(crate) fn new(
         accounts: Box<dyn Accounts>,
         judge: Option<Box<dyn Authenticator>>,
+        verified: Verified,
         gateway: Arc<dyn Gateway>,
         settings: Settings,
     ) -> Self {
         Self(Arc::new(Shared {
             tenant: accounts.tenant(),
-            accounts: Mutex::new(accounts),
-            judge: judge.map(Mutex::new),
+            accounts: Arc::new(TurnMutex::new(accounts)),
+            judge: judge.map(|judge| Arc::new(Mutex::new(judge))),
             gateway,
             turns: Semaphore::new(CALLS_MAX),
-            running: Semaphore::new(RUNNING_MAX),
+            passwords: Passwords::new(),
+            verified: Arc::new(verified),
             settings,
             read_up_to: Mutex::default(),
         }))
@@ -121,39 +127,18 @@ impl Face {
         &self,
         call: impl FnOnce(&mut dyn Accounts) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.in_turn(move |shared| call(&mut **lock(&shared.accounts))).await
-    }
-
-    /// What the judge says about a password; `None`: it is the accounts' to say.
-    async fn verdict(&self, name: &str, password: &str) -> Option<Result<AuthVerdict, StoreError>> {
-        self.0.judge.as_ref()?;
-        let request = AuthRequest {
-            token: 0,
-            realm: 0,
-            tenant: TenantRef::Id(self.0.tenant),
-            name: name.as_bytes().into(),
-            proof: Proof::Password(password.as_bytes().into()),
-            device: Box::default(),
-            role: None,
-            taken: false,
-        };
-        let asked = self.in_turn(move |shared| {
-            let judge = shared.judge.as_ref().ok_or(StoreError::Unavailable)?;
-            Ok(lock(judge).authenticate(&request))
-        });
-        Some(asked.await)
-    }
-
-    /// Runs a call on a blocking thread, in its turn.
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
         let _turn = self.0.turns.try_acquire().map_err(|_| StoreError::Unavailable)?;
-        let _running = self.0.running.acquire().await.map_err(|_| StoreError::Unavailable)?;
-        let shared = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || call(&shared));
+        let mut accounts = Arc::clone(&self.0.accounts).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || call(&mut **accounts));
         done.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    fn verified(&self) -> Arc<Verified> {
+        Arc::clone(&self.0.verified)
+    }
+
+    fn read_up_to(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, u64>> {
+        self.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an answer has double brackets; `auto`: by what is asked.
@@ -165,16 +150,31 @@ impl Face {
         }
     }
 
+    /// What the judge says about a password, in its turn; `None`: it is the accounts' to say.
+    async fn verdict(&self, name: &str, password: &str) -> Result<Option<AuthVerdict>, Answer> {
+        let Some(judge) = self.0.judge.clone() else { return Ok(None) };
+        let request = AuthRequest {
+            token: 0,
+            realm: 0,
+            tenant: TenantRef::Id(self.0.tenant),
+            name: name.as_bytes().into(),
+            proof: Proof::Password(password.as_bytes().into()),
+            device: Box::default(),
+            role: None,
+            taken: false,
+        };
+        let asked = self.0.passwords.run(move || {
+            judge.lock().unwrap_or_else(PoisonError::into_inner).authenticate(&request)
+        });
+        asked.await.map(Some)
+    }
+
     /// What a token stands for; `None`: nothing. An error is no verdict about it.
     async fn holder_of(&self, token: Box<[u8]>) -> Result<Option<Holder>, StoreError> {
         let wanted = token.clone();
         let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await?;
         Ok(found.map(|record| Holder { token, record }))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a handler says; an error ends it early.
@@ -307,10 +307,8 @@ fn now_ms() -> u64 {
     now.unwrap_or_default().as_millis() as u64
 }
 
-/// Calls waiting for the accounts; each takes some milliseconds, with a password some tens.
+/// Calls waiting for the accounts; each takes some milliseconds.
 const CALLS_MAX: usize = 256;
-/// Two of the runtime's four blocking threads.
-const RUNNING_MAX: usize = 2;
 /// A body of any of the routes is a few short fields.
 const BODY_BYTES: usize = 64 * 1024;
 const FIELDS_MAX: usize = 1024;

@@ -12,7 +12,7 @@ use crate::authority::Authority;
 use crate::config::keys::{AuthMode, GroupSource};
 use crate::config::{Config, Realm};
 use crate::exit::Failure;
-use crate::stores;
+use crate::stores::Stores;
 
 /// Opened backends.
 pub(super) struct Backends {
@@ -25,8 +25,12 @@ pub(super) struct Backends {
 ///
 /// # Errors
 /// The store cannot be opened or read, a URL is wrong.
-pub(super) fn open(config: &Config, authority: &Authority) -> Result<Backends, Failure> {
-    let mut store = stores::open(config)?;
+pub(super) fn open(
+    config: &Config,
+    stores: &Stores<'_>,
+    authority: &Authority,
+) -> Result<Backends, Failure> {
+    let mut store = stores.store()?;
     let last_seq = store
         .max_seq()
         .map_err(|error| Failure::other("the store cannot be read", error.label()))?;
@@ -38,7 +42,7 @@ pub(super) fn open(config: &Config, authority: &Authority) -> Result<Backends, F
     let sidecar = SidecarConfig {
         store,
         open_ids: open.then(|| authority.open_ids()),
-        authenticators: authenticators(config, authority)?,
+        authenticators: authenticators(config, stores, authority)?,
         group_sources,
         limits: limits(config),
     };
@@ -48,10 +52,11 @@ pub(super) fn open(config: &Config, authority: &Authority) -> Result<Backends, F
 /// Per auth thread, one for each realm.
 fn authenticators(
     config: &Config,
+    stores: &Stores<'_>,
     authority: &Authority,
 ) -> Result<Vec<Vec<Box<dyn Authenticator>>>, Failure> {
     let threads = usize::from(config.keys.auth.threads);
-    let realm = |realm: &Realm| authority.judge(config, *realm);
+    let realm = |realm: &Realm| authority.judge(stores, *realm);
     (0..threads).map(|_| config.realms.iter().map(realm).collect()).collect()
 }
 

@@ -1,19 +1,29 @@
 //! The user centre of the simple_im system, as its HTTP face needs it: users by phone number,
 //! tokens for the login over TCP, mutual contacts, groups with keys.
 //!
-//! Owns: the seam and its words. Never: HTTP, the text of answers. Blocking: used from the control
+//! Owns: the seam and its words; the steps of a login (`login`), the rules of contacts and groups
+//! (`rules`). Never: HTTP, the text of answers. Blocking: used from the control
 //! plane, and by [`crate::auth::Tokens`], each with a handle of its own.
 //!
 //! Times are passed in: `now_ms` is milliseconds since 1970.
 
+mod login;
+pub(crate) mod rules;
+
 use std::time::Duration;
 
 use codec::{GroupId, TenantId, UserId};
+use sha2::{Digest as _, Sha256};
+
+pub use login::{PhoneLogin, Refusal};
 
 use crate::request::{Row, StoreError};
 
 /// How long a token of the HTTP login may wait for the login over TCP that makes it permanent.
 pub const TOKEN_TTL: Duration = Duration::from_secs(100);
+
+/// Bodies of [`Accounts::offline_read`], at once in memory for one request.
+pub(crate) const OFFLINE_BYTES_MAX: u32 = 16 << 20;
 
 /// Tokens of one user that are kept; the oldest goes when one more is put.
 pub const USER_TOKENS_MAX: u32 = 32;
@@ -28,13 +38,17 @@ pub fn is_short(name: &[u8]) -> bool {
 
 /// The accounts of one tenant. Every call is one transaction; its only error is
 /// [`StoreError::Unavailable`] (and [`StoreError::Full`] where a bound is reached), after which
-/// nothing is changed.
+/// nothing is changed. No call hashes a password: whoever waits for the handle waits for the store
+/// alone.
 pub trait Accounts: Send {
     /// Whose accounts these are.
     fn tenant(&self) -> TenantId;
 
-    /// Verifies a password; costs the same for an unknown number as for a wrong password.
-    fn login(&mut self, phone: &[u8], password: &[u8]) -> Result<Login, StoreError>;
+    /// What a login with that number is checked against; `None`: it is nobody's.
+    fn credentials(&mut self, phone: &[u8]) -> Result<Option<Credentials>, StoreError>;
+
+    /// Keeps `new`, a better hash of the same password, unless the user's is no longer `old`.
+    fn upgrade_hash(&mut self, user: UserId, old: &str, new: &str) -> Result<(), StoreError>;
 
     /// Keeps a token for `ttl`; another one of the user stays valid.
     fn put_token(
@@ -63,7 +77,7 @@ pub trait Accounts: Send {
         &mut self,
         name: &[u8],
         phone: &[u8],
-        password: &[u8],
+        password_hash: &str,
     ) -> Result<Option<UserId>, StoreError>;
 
     fn user_by_id(&mut self, user: UserId) -> Result<Option<Account>, StoreError>;
@@ -151,12 +165,14 @@ pub struct Account {
     pub avatar: Box<[u8]>,
 }
 
-/// The outcome of [`Accounts::login`].
+/// A user and what proves him.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    User(Account),
-    WrongPassword,
-    UnknownPhone,
+pub struct Credentials {
+    pub account: Account,
+    /// As [`crate::auth::verify_password`] takes it; empty for a user without a password.
+    pub password_hash: String,
+    /// The store wants a better hash once a password was verified: [`Accounts::upgrade_hash`].
+    pub outdated: bool,
 }
 
 /// What a token stands for.
@@ -236,6 +252,12 @@ pub enum GroupChange {
 /// If the operating system has no randomness.
 pub fn new_token() -> String {
     random_text::<24>()
+}
+
+/// What a token is kept under where its holder must not be able to read it. Tokens are random and
+/// long: a plain hash is enough, and looking one up tells nothing about another.
+pub(crate) fn token_hash(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 /// A fresh group key: 16 characters.

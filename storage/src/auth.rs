@@ -9,12 +9,14 @@ mod http;
 mod local;
 mod open;
 mod tokens;
+mod verified;
 
 pub(crate) use cache::{Generation, LoginCache, LoginKey};
 pub use http::{ForwardRole, HttpConfig, HttpConfigError, UserCentre};
 pub use local::{Local, hash_password, verify_password};
 pub use open::{FIRST_ID, Open, OpenIds, numeric_suffix};
 pub use tokens::{NoPassword, Tokens};
+pub use verified::Verified;
 
 use codec::{TenantId, UserId, UserKey};
 

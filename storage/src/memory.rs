@@ -1,61 +1,95 @@
-//! The store in memory: the reference that the other backends are compared with, and what the
-//! simulator crashes.
+//! The store in memory: the reference that the other backends are compared with, and a store for
+//! tests.
 //!
-//! Owns: rows, dead letters, users and groups, as plainly as possible. Never: a file, a clock, a
-//! thread. A clone is a snapshot: since every [`Store::write`] is committed when it returns, what a
-//! crash leaves behind is the clone of that moment.
+//! Owns: rows, dead letters, users, groups and tokens, as plainly as possible, for as long as a
+//! handle is there. Never: a file, a clock, a thread. Handles on one store see each other's
+//! changes, and a handle hears of those by [`Store::changed`], as with the embedded one.
 
+mod accounts;
 mod roster;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use codec::{Answer, GroupId, GroupKey, Message, Query, Target, TenantId, UserId, UserKey};
 
+pub use accounts::MemoryAccounts;
+
+use crate::accounts::{PreContact, TokenRecord};
 use crate::names;
 use crate::request::{Append, DeadReason, Found, NameKind, Row, StoreError};
 use crate::roster::{MEMBERS_MAX, answer};
 use crate::store::{Caps, ReadBudget, SEQ_MAX, Store, StoredUser, Usage, Write};
 
-/// Everything in ordered maps; cloning shares the messages.
-#[derive(Clone, Debug)]
+/// A handle on a store. Each call holds the lock for a few look-ups.
+#[derive(Debug)]
 pub struct MemoryStore {
+    tables: Arc<Mutex<Tables>>,
+    /// [`Tables::changes`] at the last [`Store::changed`].
+    told: u64,
+}
+
+/// Everything in ordered maps.
+#[derive(Debug)]
+struct Tables {
     caps: Caps,
     age_max_ms: Option<u64>,
     rows: BTreeMap<RowKey, Row>,
     dead: BTreeMap<RowKey, (Row, DeadReason)>,
     users: BTreeMap<UserKey, User>,
+    names: BTreeMap<(TenantId, Box<[u8]>), UserId>,
     phones: BTreeMap<(TenantId, Box<[u8]>), UserId>,
+    next_users: BTreeMap<TenantId, u32>,
     tenants: BTreeMap<TenantName, TenantId>,
     groups: BTreeMap<GroupKey, Group>,
     members_max: u32,
     next_groups: BTreeMap<TenantId, u32>,
-    contacts: BTreeSet<(UserKey, UserId)>,
+    /// Each with the user's contact version with which he came.
+    contacts: BTreeMap<(UserKey, UserId), u64>,
+    /// Who is asked, by whom.
+    requests: BTreeMap<(UserKey, UserId), PreContact>,
+    tokens: HashMap<TokenKey, Token>,
+    /// Oldest first.
+    tokens_of: HashMap<UserKey, VecDeque<TokenKey>>,
     seq_max: u64,
     per_user: HashMap<UserKey, Usage>,
     total: Usage,
     /// Rows and dead letters of each group message.
     shared: HashMap<u128, u64>,
     requeued: BTreeSet<UserKey>,
+    /// Counts the changes of what a gateway may have cached.
+    changes: u64,
 }
 
 type RowKey = (UserKey, u64);
 type TenantName = (Box<[u8]>, Box<[u8]>);
+type TokenKey = (TenantId, [u8; 32]);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct User {
     name: Box<[u8]>,
     password_hash: String,
+    phone: Option<Box<[u8]>>,
+    contact_version: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Group {
     name: Option<Box<[u8]>>,
     title: Box<[u8]>,
     owner: Option<UserId>,
+    /// Empty: nobody joins by it.
+    key: String,
     /// Each with the number of joins up to his.
     members: BTreeMap<UserId, u64>,
     joins: u64,
+}
+
+#[derive(Debug)]
+struct Token {
+    record: TokenRecord,
+    /// Unless it is permanent.
+    expires_ms: u64,
 }
 
 impl Default for MemoryStore {
@@ -68,123 +102,180 @@ impl MemoryStore {
     /// With an age limit, [`Store::expire`] makes dead letters of what is older. Tenant 0 is there
     /// as `default/default`.
     pub fn new(caps: Caps, age_max_ms: Option<u64>) -> Self {
-        let store = Self {
+        let tables = Tables {
             caps,
             age_max_ms,
             rows: BTreeMap::new(),
             dead: BTreeMap::new(),
             users: BTreeMap::new(),
+            names: BTreeMap::new(),
             phones: BTreeMap::new(),
+            next_users: BTreeMap::new(),
             tenants: BTreeMap::new(),
             groups: BTreeMap::new(),
             members_max: MEMBERS_MAX,
             next_groups: BTreeMap::new(),
-            contacts: BTreeSet::new(),
+            contacts: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            tokens: HashMap::new(),
+            tokens_of: HashMap::new(),
             seq_max: 0,
             per_user: HashMap::new(),
             total: Usage::default(),
             shared: HashMap::new(),
             requeued: BTreeSet::new(),
+            changes: 0,
         };
+        let store = Self { tables: Arc::new(Mutex::new(tables)), told: 0 };
         store.with_tenant(TenantId(0), b"default", b"default")
     }
 
     /// One more tenant, by the names of its organisation and its key.
     #[must_use]
-    pub fn with_tenant(mut self, tenant: TenantId, org: &[u8], appkey: &[u8]) -> Self {
-        self.tenants.insert((org.into(), appkey.into()), tenant);
+    pub fn with_tenant(self, tenant: TenantId, org: &[u8], appkey: &[u8]) -> Self {
+        self.lock().tenants.insert((org.into(), appkey.into()), tenant);
         self
     }
 
     /// Another bound on the members of a group.
     #[must_use]
-    pub fn with_members_max(mut self, members_max: u32) -> Self {
-        self.members_max = members_max;
+    pub fn with_members_max(self, members_max: u32) -> Self {
+        self.lock().members_max = members_max;
         self
+    }
+
+    /// Another handle on the same store.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        let told = self.lock().changes;
+        Self { tables: Arc::clone(&self.tables), told }
     }
 
     /// The number with which the user may log in. `false`: he does not exist, or it is taken.
     #[must_use]
     pub fn set_phone(&mut self, user: UserKey, phone: &[u8]) -> bool {
-        let key = (user.tenant, Box::from(phone));
-        let free = self.users.contains_key(&user) && !self.phones.contains_key(&key);
-        if free {
-            self.phones.insert(key, user.id);
-        }
-        free
+        self.change(|tables| tables.set_phone(user, phone))
     }
 
     /// Makes the group, or gives it another name. `false`: another one has the name.
     #[must_use]
     pub fn set_group_name(&mut self, group: GroupKey, name: &[u8]) -> bool {
-        let taken = |(key, other): (&GroupKey, &Group)| {
-            *key != group && key.tenant == group.tenant && other.name.as_deref() == Some(name)
-        };
-        let free = !self.groups.iter().any(taken);
-        if free {
-            self.groups.entry(group).or_default().name = Some(name.into());
-        }
-        free
+        self.change(|tables| {
+            let taken = |(key, other): (&GroupKey, &Group)| {
+                *key != group && key.tenant == group.tenant && other.name.as_deref() == Some(name)
+            };
+            let free = !tables.groups.iter().any(taken);
+            if free {
+                tables.groups.entry(group).or_default().name = Some(name.into());
+            }
+            free
+        })
     }
 
     /// `false`: the id or the name is taken.
     #[must_use]
     pub fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool {
-        let free = !self.users.contains_key(&user) && self.id_of(user.tenant, name).is_none();
-        if free {
-            let password_hash = password_hash.to_owned();
-            self.users.insert(user, User { name: name.into(), password_hash });
-        }
-        free
+        self.change(|tables| tables.add_user(user, name, password_hash))
     }
 
     /// Makes the group, or replaces its members.
     pub fn set_members(&mut self, group: GroupKey, members: &[UserId]) {
-        let group = self.groups.entry(group).or_default();
-        group.members = members.iter().map(|member| (*member, 0)).collect();
+        self.change(|tables| {
+            let group = tables.groups.entry(group).or_default();
+            group.members = members.iter().map(|member| (*member, 0)).collect();
+        });
     }
 
     /// Every dead letter: whose, what, and why.
-    pub fn dead_letters(&self) -> impl Iterator<Item = (UserKey, &Row, DeadReason)> {
-        self.dead.iter().map(|(&(user, _), (row, reason))| (user, row, *reason))
+    pub fn dead_letters(&self) -> Vec<(UserKey, Row, DeadReason)> {
+        let tables = self.lock();
+        let letters = tables.dead.iter();
+        letters.map(|(&(user, _), (row, reason))| (user, row.clone(), *reason)).collect()
     }
 
     /// Puts a dead letter back in its old place, without charges. `false`: there is none.
     #[must_use]
     pub fn requeue(&mut self, user: UserKey, seq: u64) -> bool {
-        let Some((row, _)) = self.dead.remove(&(user, seq)) else { return false };
-        self.per_user.entry(user).or_default().add(1, row.message.body.len() as u64);
-        self.rows.insert((user, seq), Row { charges: 0, suspect: false, ..row });
-        self.requeued.insert(user);
+        let mut tables = self.lock();
+        let Some((row, _)) = tables.dead.remove(&(user, seq)) else { return false };
+        tables.per_user.entry(user).or_default().add(1, row.message.body.len() as u64);
+        tables.rows.insert((user, seq), Row { charges: 0, suspect: false, ..row });
+        tables.requeued.insert(user);
         true
     }
 
     /// Forgets a dead letter. `false`: there is none.
     #[must_use]
     pub fn drop_dead(&mut self, user: UserKey, seq: u64) -> bool {
-        let Some((row, _)) = self.dead.remove(&(user, seq)) else { return false };
-        self.release(&row.message);
+        let mut tables = self.lock();
+        let Some((row, _)) = tables.dead.remove(&(user, seq)) else { return false };
+        tables.release(&row.message);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change that other handles are told of.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        let done = {
+            let mut tables = self.lock();
+            tables.changes += 1;
+            change(&mut tables)
+        };
+        // Our own; one of somebody else before it is still to be told.
+        self.told += 1;
+        done
+    }
+}
+
+impl Tables {
+    fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool {
+        let called = (user.tenant, Box::from(name));
+        let free = !self.users.contains_key(&user) && !self.names.contains_key(&called);
+        if free {
+            let (name, password_hash) = (name.into(), password_hash.to_owned());
+            let new = User { name, password_hash, phone: None, contact_version: 0 };
+            self.users.insert(user, new);
+            self.names.insert(called, user.id);
+        }
+        free
+    }
+
+    fn set_phone(&mut self, user: UserKey, phone: &[u8]) -> bool {
+        let key = (user.tenant, Box::from(phone));
+        let Some(known) = self.users.get_mut(&user) else { return false };
+        if self.phones.contains_key(&key) {
+            return false;
+        }
+        if let Some(old) = known.phone.replace(phone.into()) {
+            self.phones.remove(&(user.tenant, old));
+        }
+        self.phones.insert(key, user.id);
         true
     }
 
     fn stored(&self, key: UserKey) -> Option<StoredUser> {
-        let User { name, password_hash } = self.users.get(&key)?.clone();
+        let User { name, password_hash, .. } = self.users.get(&key)?;
+        let (name, password_hash) = (name.clone(), password_hash.clone());
         Some(StoredUser { id: key.id, name, password_hash })
     }
 
     fn id_of(&self, tenant: TenantId, name: &[u8]) -> Option<UserKey> {
-        let mut users = self.users.iter();
-        users.find(|(key, user)| key.tenant == tenant && *user.name == *name).map(|(key, _)| *key)
+        let id = *self.names.get(&(tenant, name.into()))?;
+        Some(UserKey { tenant, id })
+    }
+
+    fn with_phone(&self, tenant: TenantId, phone: &[u8]) -> Option<UserKey> {
+        let id = *self.phones.get(&(tenant, phone.into()))?;
+        Some(UserKey { tenant, id })
     }
 
     fn apply(&mut self, write: &Write) -> Result<(), StoreError> {
         match write {
             Write::Append(append) => self.append(append)?,
-            Write::Delete { user, seq } => {
-                if let Some(row) = self.take_row(*user, *seq) {
-                    self.release(&row.message);
-                }
-            }
+            Write::Delete { user, seq } => self.delete(*user, *seq),
             Write::FailedRound { user, seq, charge } => {
                 if let Some(row) = self.rows.get_mut(&(*user, *seq)) {
                     row.charges = row.charges.saturating_add(u8::from(*charge));
@@ -233,6 +324,12 @@ impl MemoryStore {
         Ok(())
     }
 
+    fn delete(&mut self, user: UserKey, seq: u64) {
+        if let Some(row) = self.take_row(user, seq) {
+            self.release(&row.message);
+        }
+    }
+
     /// Takes the row out of its user's account; the store's stays until [`Self::release`].
     fn take_row(&mut self, user: UserKey, seq: u64) -> Option<Row> {
         let row = self.rows.remove(&(user, seq))?;
@@ -262,7 +359,8 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn write(&mut self, writes: &[Write]) -> Vec<Result<(), StoreError>> {
-        writes.iter().map(|write| self.apply(write)).collect()
+        let mut tables = self.lock();
+        writes.iter().map(|write| tables.apply(write)).collect()
     }
 
     fn read(
@@ -275,7 +373,7 @@ impl Store for MemoryStore {
         let mut budget = ReadBudget::new(rows, bytes);
         let mut taken = Vec::new();
         let Some(first) = after.checked_add(1) else { return Ok((taken, false)) };
-        for row in self.rows.range((user, first)..=(user, u64::MAX)).map(|(_, row)| row) {
+        for (_, row) in self.lock().rows.range((user, first)..=(user, u64::MAX)) {
             if !budget.take(row.message.body.len()) {
                 return Ok((taken, true));
             }
@@ -285,16 +383,17 @@ impl Store for MemoryStore {
     }
 
     fn members(&mut self, group: GroupKey) -> Result<Arc<[UserId]>, StoreError> {
-        let members = self.groups.get(&group).map(|group| group.members.keys().copied());
+        let tables = self.lock();
+        let members = tables.groups.get(&group).map(|group| group.members.keys().copied());
         Ok(members.into_iter().flatten().collect())
     }
 
     fn max_seq(&mut self) -> Result<u64, StoreError> {
-        Ok(self.seq_max)
+        Ok(self.lock().seq_max)
     }
 
     fn tenant_named(&mut self, org: &[u8], appkey: &[u8]) -> Result<Option<TenantId>, StoreError> {
-        Ok(self.tenants.get(&(org.into(), appkey.into())).copied())
+        Ok(self.lock().tenants.get(&(org.into(), appkey.into())).copied())
     }
 
     fn resolve(
@@ -303,7 +402,7 @@ impl Store for MemoryStore {
         name: &[u8],
         what: NameKind,
     ) -> Result<Option<Found>, StoreError> {
-        names::find(self, tenant, name, what)
+        names::find(&mut *self.lock(), tenant, name, what)
     }
 
     fn query(
@@ -311,7 +410,7 @@ impl Store for MemoryStore {
         user: UserKey,
         query: &Query,
     ) -> Result<(Answer, Option<GroupId>), StoreError> {
-        answer(self, user, query)
+        answer(&mut *self.lock(), user, query)
     }
 
     fn user_by_name(
@@ -319,7 +418,8 @@ impl Store for MemoryStore {
         tenant: TenantId,
         name: &[u8],
     ) -> Result<Option<StoredUser>, StoreError> {
-        Ok(self.id_of(tenant, name).and_then(|key| self.stored(key)))
+        let tables = self.lock();
+        Ok(tables.id_of(tenant, name).and_then(|key| tables.stored(key)))
     }
 
     fn user_by_phone(
@@ -327,26 +427,32 @@ impl Store for MemoryStore {
         tenant: TenantId,
         phone: &[u8],
     ) -> Result<Option<StoredUser>, StoreError> {
-        let id = self.phones.get(&(tenant, phone.into())).copied();
-        Ok(id.and_then(|id| self.stored(UserKey { tenant, id })))
+        let tables = self.lock();
+        Ok(tables.with_phone(tenant, phone).and_then(|key| tables.stored(key)))
     }
 
     fn name_of(&mut self, user: UserKey) -> Result<Option<Box<[u8]>>, StoreError> {
-        Ok(self.users.get(&user).map(|user| user.name.clone()))
+        Ok(self.lock().name(user))
+    }
+
+    fn changed(&mut self) -> Result<bool, StoreError> {
+        let changes = self.lock().changes;
+        Ok(std::mem::replace(&mut self.told, changes) != changes)
     }
 
     fn take_requeued(&mut self) -> Result<Vec<UserKey>, StoreError> {
-        Ok(std::mem::take(&mut self.requeued).into_iter().collect())
+        Ok(std::mem::take(&mut self.lock().requeued).into_iter().collect())
     }
 
     fn expire(&mut self, now_ms: u64) -> Result<u64, StoreError> {
-        let Some(age_max_ms) = self.age_max_ms else { return Ok(0) };
+        let mut tables = self.lock();
+        let Some(age_max_ms) = tables.age_max_ms else { return Ok(0) };
         let oldest_ms = now_ms.saturating_sub(age_max_ms);
-        let old = self.rows.iter().filter(|(_, row)| row.message.time_ms < oldest_ms);
+        let old = tables.rows.iter().filter(|(_, row)| row.message.time_ms < oldest_ms);
         let old: Vec<RowKey> = old.map(|(key, _)| *key).collect();
         for (user, seq) in &old {
-            let row = self.take_row(*user, *seq).expect("just found");
-            self.dead.insert((*user, *seq), (row, DeadReason::Expired));
+            let row = tables.take_row(*user, *seq).expect("just found");
+            tables.dead.insert((*user, *seq), (row, DeadReason::Expired));
         }
         Ok(old.len() as u64)
     }

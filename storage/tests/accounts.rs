@@ -2,9 +2,12 @@
 //! them: tokens, and no password at all.
 
 mod doubles;
+#[path = "external/logins.rs"]
+mod logins;
 #[path = "external/servers.rs"]
 mod servers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use codec::{GroupId, GroupKey, MessageId, ProtocolId, Target, TenantId, UserId, UserKey};
@@ -12,17 +15,19 @@ use doubles::{auth, pass};
 use servers::Place;
 use storage::Admin;
 use storage::accounts::{
-    Account, Asked, GroupChange, Login, NAME_CHARS_MAX, PreContact, TOKEN_TTL, TokenRecord,
-    USER_TOKENS_MAX, new_token,
+    Account, Asked, GroupChange, NAME_CHARS_MAX, PhoneLogin, PreContact, Refusal, TOKEN_TTL,
+    TokenRecord, USER_TOKENS_MAX, new_token,
 };
 use storage::admin::NewGroup;
-use storage::auth::{Authenticator, Local, NoPassword, Tokens};
+use storage::auth::{Authenticator, Local, NoPassword, Tokens, Verified, hash_password};
+use storage::memory::MemoryAccounts;
+use storage::roster::CONTACTS_MAX;
 use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store,
-    StoreError, TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, MemoryStore, Proof, SqliteStore,
+    Store, StoreError, TenantRef,
 };
 use tempfile::TempDir;
 
@@ -34,6 +39,26 @@ trait Backend {
     fn store(&self) -> Self::Store;
     /// As an operator.
     fn make_group(store: &mut Self::Store, group: &NewGroup);
+}
+
+impl Backend for MemoryStore {
+    type Store = Self;
+
+    fn open() -> Self {
+        Self::default()
+    }
+
+    fn accounts(&self) -> Box<dyn Accounts> {
+        Box::new(MemoryAccounts::new(self.handle(), TenantId(0)))
+    }
+
+    fn store(&self) -> Self {
+        self.handle()
+    }
+
+    fn make_group(store: &mut Self, group: &NewGroup) {
+        store.set_members(group.key, &group.members);
+    }
 }
 
 struct Embedded(TempDir);
@@ -81,6 +106,7 @@ impl Backend for Place {
 /// Every function named here runs once per backend.
 macro_rules! suite {
     ($($name:ident)*) => {
+        mod memory { $(#[test] fn $name() { super::$name::<super::MemoryStore>(); })* }
         mod sqlite { $(#[test] fn $name() { super::$name::<super::Embedded>(); })* }
         mod postgres_and_redis {
             $(#[test] fn $name() {
@@ -95,6 +121,9 @@ macro_rules! suite {
 suite! {
     a_user_is_made_once_and_found_by_id_and_number
     a_login_needs_the_number_and_the_password
+    a_password_that_was_changed_counts_at_once
+    an_upgrade_never_overwrites_a_changed_password
+    contacts_and_requests_for_them_are_bounded
     a_token_expires_unless_it_was_made_permanent
     a_device_s_new_token_ends_the_one_it_used_before
     tokens_are_independent_of_each_other_and_bounded_per_user
@@ -110,9 +139,10 @@ suite! {
 const NOW: u64 = 1_800_000_000_000;
 
 fn three(accounts: &mut dyn Accounts) -> [UserId; 3] {
+    let hash = hash_password(b"secret");
     ["alice", "bob", "carol"].map(|name| {
         let phone = format!("phone-{name}");
-        let made = accounts.create_user(name.as_bytes(), phone.as_bytes(), b"secret");
+        let made = accounts.create_user(name.as_bytes(), phone.as_bytes(), &hash);
         made.unwrap().expect("free")
     })
 }
@@ -120,12 +150,13 @@ fn three(accounts: &mut dyn Accounts) -> [UserId; 3] {
 fn a_user_is_made_once_and_found_by_id_and_number<B: Backend>() {
     let b = B::open();
     let mut accounts = b.accounts();
-    let made = accounts.create_user(b"alice", b"18501260698", b"888888");
+    let made = accounts.create_user(b"alice", b"18501260698", "a hash");
     assert_eq!(made, Ok(Some(UserId(1))));
-    assert_eq!(accounts.create_user(b"alice", b"1", b""), Ok(None), "the name is taken");
-    assert_eq!(accounts.create_user(b"bob", b"18501260698", b""), Ok(None), "so is the number");
-    let bob = accounts.create_user(b"bob", b"13833665577", b"x").unwrap().unwrap();
+    assert_eq!(accounts.create_user(b"alice", b"1", ""), Ok(None), "the name is taken");
+    assert_eq!(accounts.create_user(b"bob", b"18501260698", ""), Ok(None), "so is the number");
+    let bob = accounts.create_user(b"bob", b"13833665577", "").unwrap().unwrap();
     assert_ne!(bob, UserId(1));
+    assert_eq!(accounts.create_user(b"carol", b"\xff", ""), Ok(None), "no number");
     let alice = Account {
         id: UserId(1),
         name: (*b"alice").into(),
@@ -137,19 +168,69 @@ fn a_user_is_made_once_and_found_by_id_and_number<B: Backend>() {
     assert_eq!(accounts.user_by_id(UserId(99)), Ok(None));
     assert_eq!(accounts.user_by_phone(b"\xff"), Ok(None));
     let hash = b.store().user_by_name(TenantId(0), b"alice").unwrap().unwrap().password_hash;
-    assert!(hash.starts_with("$argon2id$"), "{hash}");
+    assert_eq!(hash, "a hash");
 }
 
 fn a_login_needs_the_number_and_the_password<B: Backend>() {
     let b = B::open();
     let mut accounts = b.accounts();
     let [alice, ..] = three(&mut *accounts);
-    let Ok(Login::User(account)) = accounts.login(b"phone-alice", b"secret") else {
-        panic!("not in")
+    let verified = verified();
+    let mut log_in = |phone, password| logins::log_in(&mut *accounts, &verified, phone, password);
+    let entered = log_in("phone-alice", "secret").unwrap();
+    assert_eq!((entered.account.id, entered.checks), (alice, 1));
+    assert_eq!(entered.account.name, (*b"alice").into());
+    assert_eq!(log_in("phone-alice", "secret").unwrap().checks, 0, "it is known to be right");
+    assert_eq!(log_in("phone-alice", "Secret"), Err(Refusal::WrongPassword));
+    assert_eq!(log_in("phone-alice", ""), Err(Refusal::WrongPassword));
+    assert_eq!(log_in("alice", "secret"), Err(Refusal::UnknownPhone));
+    assert_eq!(log_in("\u{ff}", "secret"), Err(Refusal::UnknownPhone));
+    assert_eq!(accounts.credentials(b"\xff"), Ok(None));
+}
+
+fn verified() -> Arc<Verified> {
+    Arc::new(Verified::new(100, Duration::from_secs(600)))
+}
+
+fn a_password_that_was_changed_counts_at_once<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let [alice, ..] = three(&mut *accounts);
+    let verified = verified();
+    assert!(logins::log_in(&mut *accounts, &verified, "phone-alice", "secret").is_ok());
+    let mut change = |password: &[u8]| {
+        let old = accounts.credentials(b"phone-alice").unwrap().unwrap().password_hash;
+        accounts.upgrade_hash(alice, &old, &hash_password(password)).unwrap();
+        b.accounts()
     };
-    assert_eq!(account.id, alice);
-    assert_eq!(accounts.login(b"phone-alice", b"Secret"), Ok(Login::WrongPassword));
-    assert_eq!(accounts.login(b"alice", b"secret"), Ok(Login::UnknownPhone));
+    let mut accounts = change(b"other");
+    let mut log_in = |password| logins::log_in(&mut *accounts, &verified, "phone-alice", password);
+    assert_eq!(log_in("secret"), Err(Refusal::WrongPassword));
+    assert_eq!(log_in("other").unwrap().checks, 1);
+    // Between the check of a password and the second step.
+    let mut login = PhoneLogin::new(verified, b"phone-alice", b"other");
+    let mut accounts = change(b"other");
+    assert_eq!(login.enter(&mut *accounts), Ok(None));
+    assert_eq!(login.check(), None);
+    let mut accounts = change(b"another");
+    assert_eq!(login.enter(&mut *accounts), Ok(None), "verified against what is gone");
+    assert_eq!(login.check(), Some(Refusal::WrongPassword));
+}
+
+fn an_upgrade_never_overwrites_a_changed_password<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let [alice, ..] = three(&mut *accounts);
+    let hash = |accounts: &mut dyn Accounts| {
+        accounts.credentials(b"phone-alice").unwrap().unwrap().password_hash
+    };
+    let old = hash(&mut *accounts);
+    accounts.upgrade_hash(alice, "another", "new").unwrap();
+    assert_eq!(hash(&mut *accounts), old);
+    accounts.upgrade_hash(alice, &old, "new").unwrap();
+    accounts.upgrade_hash(UserId(99), &old, "new").unwrap();
+    assert_eq!(hash(&mut *accounts), "new");
+    assert_eq!(accounts.credentials(b"phone-bob").unwrap().unwrap().password_hash, old);
 }
 
 fn record(user: u32) -> TokenRecord {
@@ -246,6 +327,30 @@ fn a_contact_is_asked_for_and_accepted_and_is_then_mutual<B: Backend>() {
     assert_eq!(accounts.delete_contact(alice, bob), Ok(true));
     assert_eq!(accounts.delete_contact(bob, alice), Ok(false), "it ended for both");
     assert_eq!(accounts.ask_contact(bob, alice, b"", NOW), Ok(Asked::Done));
+}
+
+fn contacts_and_requests_for_them_are_bounded<B: Backend>() {
+    let b = B::open();
+    let mut accounts = b.accounts();
+    let mut user = |n: u32| {
+        let name = format!("n{n}");
+        accounts.create_user(name.as_bytes(), name.as_bytes(), "").unwrap().expect("free")
+    };
+    let (alice, bob) = (user(0), user(1));
+    let others: Vec<_> = (2..CONTACTS_MAX + 2).map(user).collect();
+    for &other in &others {
+        assert_eq!(accounts.ask_contact(other, alice, b"", NOW), Ok(Asked::Done));
+    }
+    assert_eq!(accounts.ask_contact(bob, alice, b"", NOW), Err(StoreError::Full), "so many wait");
+    for &other in &others {
+        assert!(accounts.accept_contact(alice, other).unwrap().is_some());
+    }
+    assert_eq!(accounts.ask_contact(bob, alice, b"", NOW), Ok(Asked::Done));
+    assert_eq!(accounts.accept_contact(alice, bob), Err(StoreError::Full));
+    assert_eq!(accounts.asked_since(alice, 0).unwrap().len(), 1, "it still waits");
+    assert_eq!(accounts.contacts_after(bob, 0), Ok(vec![]), "half a contact is none");
+    assert_eq!(accounts.delete_contact(alice, others[0]), Ok(true));
+    assert!(accounts.accept_contact(alice, bob).unwrap().is_some());
 }
 
 fn contacts_are_listed_by_what_came_after_a_version<B: Backend>() {

@@ -6,6 +6,8 @@
 mod foreign;
 #[path = "store_suite/forms.rs"]
 mod forms;
+#[path = "external/logins.rs"]
+mod logins;
 #[path = "external/servers.rs"]
 mod servers;
 
@@ -178,8 +180,8 @@ fn a_dead_postgres_is_no_denial_and_does_not_stop_messages() {
         assert_eq!(store.resolve(TenantId(0), b"bob", NameKind::Any), Err(down));
         assert_eq!(store.query(user(1), &Query::Groups), Err(down));
         assert!(store.members(group(1)).is_err_and(|error| error == down));
-        assert_eq!(store.login(b"100", b"secret"), Err(down));
-        assert_eq!(store.create_user(b"bob", b"200", b"secret"), Err(down));
+        assert_eq!(store.credentials(b"100"), Err(down));
+        assert_eq!(store.create_user(b"bob", b"200", "hash"), Err(down));
     }
     // The other half goes on; what needs both does not.
     assert_eq!(store.write(&[append(user(1), 1, b"x")]), [OK]);
@@ -388,7 +390,7 @@ fn hostile_names_numbers_and_bodies_are_only_what_they_are() {
         assert_eq!(found.map(|user| user.id), Some(key.id), "{}", name.escape_ascii());
         store.put_token(name, &token(number), Duration::from_secs(100), 0).unwrap();
         assert_eq!(Accounts::token(&mut store, name, 1).unwrap().unwrap().user, key.id);
-        assert_eq!(store.login(name, name), Ok(storage::accounts::Login::UnknownPhone));
+        assert_eq!(store.credentials(name), Ok(None));
         assert_eq!(store.tenant_named(name, name), Ok(None));
         let title: Box<[u8]> = name.into();
         let create = Query::CreateGroup { id: title.clone(), title, users: vec![name.into()] };

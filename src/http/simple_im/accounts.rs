@@ -21,9 +21,10 @@ pub(super) async fn create(State(face): State<Face>, form: Form) -> Said {
     if !fit || password.len() > PASSWORD_BYTES {
         return Err(unknown());
     }
-    let made = face.call(move |accounts| {
-        accounts.create_user(name.as_bytes(), phone.as_bytes(), password.as_bytes())
-    });
+    let verified = face.verified();
+    let hash = face.0.passwords.run(move || verified.hash(password.as_bytes())).await?;
+    let made =
+        face.call(move |accounts| accounts.create_user(name.as_bytes(), phone.as_bytes(), &hash));
     match made.await {
         Ok(Some(_)) => Ok(Answer::double(0)),
         Ok(None) => Err(Answer::double(1).reason("User Exist")),

@@ -12,7 +12,7 @@ use flate2::write::DeflateEncoder;
 use storage::Row;
 
 use super::answer::Answer;
-use super::{Face, Form, Holder, Said, lock, token_bytes};
+use super::{Face, Form, Holder, Said, token_bytes};
 
 /// `GET /offline`, with the token as a cookie: the packets, newest first, compressed (RFC 1951,
 /// without any header) unless the configuration says that clients read them as they are.
@@ -44,7 +44,7 @@ async fn by_body(face: &Face, form: &Form) -> Result<Holder, Answer> {
 /// `DELETE /offline`, with the token as a cookie: forgets what was read.
 pub(super) async fn clear(State(face): State<Face>, holder: Holder) -> Said {
     let Holder { token, record } = holder;
-    let read = lock(&face.0.read_up_to).remove(&token);
+    let read = face.read_up_to().remove(&token);
     if let Some(seq) = read {
         face.call(move |accounts| accounts.offline_clear(record.user, seq)).await?;
     }
@@ -101,7 +101,7 @@ async fn packets(
     let (last, formed) = read.await?;
     let formed = formed.ok_or_else(Answer::unavailable)?;
     if let Some(last) = last {
-        let mut read = lock(&face.0.read_up_to);
+        let mut read = face.read_up_to();
         if read.len() >= READERS_MAX {
             // Who cleared nothing so far reads again.
             read.clear();

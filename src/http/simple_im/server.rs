@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use codec::UserId;
-use storage::accounts::{Account, Login, TokenRecord, new_token};
-use storage::{AuthVerdict, StoreError};
+use storage::AuthVerdict;
+use storage::accounts::{Account, PhoneLogin, Refusal, TokenRecord, new_token};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
@@ -22,44 +22,88 @@ pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
     let Some((phone, password)) = form.pair("phone", "password") else {
         return Err(if double { missing(&form) } else { Answer::crash() });
     };
-    let account = match judged(&face, phone, password).await {
-        Ok(Login::User(account)) => account,
-        Ok(Login::WrongPassword) if double => return Err(Answer::double(1).reason("Mismatch")),
-        Ok(Login::WrongPassword) => return Err(Answer::single(1)),
-        Ok(Login::UnknownPhone) if double => {
-            return Err(Answer::double(2).reason("User doesn't exist!"));
-        }
-        Ok(Login::UnknownPhone) => return Err(Answer::single(2)),
-        Err(_) if double => return Err(Answer::double(3).reason("Unkown Error")),
-        Err(_) => return Err(Answer::single(2)),
-    };
     let token = new_token();
-    let record = record_of(&face, &account, device.unwrap_or_default());
-    let (kept, ttl) = (token.clone(), face.0.settings.token_ttl);
-    let put =
-        face.call(move |accounts| accounts.put_token(kept.as_bytes(), &record, ttl, now_ms()));
-    if put.await.is_err() {
-        return Err(Answer::of(double, if double { 3 } else { 2 }));
+    let device = device.unwrap_or_default();
+    match enter(&face, &phone, &password, &token, device).await? {
+        Ok(user) => Ok(at(Answer::of(double, 0), &face.0.settings.address)
+            .table(" [response.user]")
+            .text("token", token.as_bytes())
+            .number("id", user.0.into())),
+        Err(Some(Refusal::WrongPassword)) if double => Err(Answer::double(1).reason("Mismatch")),
+        Err(Some(Refusal::WrongPassword)) => Err(Answer::single(1)),
+        Err(Some(Refusal::UnknownPhone)) if double => {
+            Err(Answer::double(2).reason("User doesn't exist!"))
+        }
+        Err(Some(Refusal::UnknownPhone)) => Err(Answer::single(2)),
+        Err(None) if double => Err(Answer::double(3).reason("Unkown Error")),
+        Err(None) => Err(Answer::single(2)),
     }
-    Ok(at(Answer::of(double, 0), &face.0.settings.address)
-        .table(" [response.user]")
-        .text("token", token.as_bytes())
-        .number("id", account.id.0.into()))
 }
 
-/// Whose phone number and password these are: as on the socket, the realm decides.
-async fn judged(face: &Face, phone: String, password: String) -> Result<Login, StoreError> {
-    match face.verdict(&phone, &password).await.transpose()? {
-        None => {
-            face.call(move |accounts| accounts.login(phone.as_bytes(), password.as_bytes())).await
+/// Who comes in, with the token from now on; or why not, where `None` is no verdict: what it takes
+/// is down.
+type Entered = Result<UserId, Option<Refusal>>;
+
+/// Whose phone number and password these are: as on the socket, the realm decides. The outer error:
+/// the password gets no turn.
+async fn enter(
+    face: &Face,
+    phone: &str,
+    password: &str,
+    token: &str,
+    device: Box<[u8]>,
+) -> Result<Entered, Answer> {
+    let Some(verdict) = face.verdict(phone, password).await? else {
+        let login = PhoneLogin::new(face.verified(), phone.as_bytes(), password.as_bytes());
+        return log_in(face, login, token, device).await;
+    };
+    let (user, name) = match verdict {
+        AuthVerdict::Pass { user, name } => (user.id, name),
+        AuthVerdict::Denied => return Ok(Err(Some(Refusal::WrongPassword))),
+        AuthVerdict::UnknownTenant | AuthVerdict::Unavailable => return Ok(Err(None)),
+    };
+    let name = name.map_or_else(|| phone.as_bytes().into(), |name| (*name).into());
+    let record = record_of(face, &Account { id: user, name, ..Account::default() }, device);
+    let (token, ttl) = (token.to_owned(), face.0.settings.token_ttl);
+    let put =
+        face.call(move |accounts| accounts.put_token(token.as_bytes(), &record, ttl, now_ms()));
+    Ok(put.await.map(|()| user).map_err(|_| None))
+}
+
+/// Takes the login through its steps. The accounts are held for two short calls, and not while the
+/// password is verified between them.
+async fn log_in(
+    face: &Face,
+    mut login: PhoneLogin,
+    token: &str,
+    device: Box<[u8]>,
+) -> Result<Entered, Answer> {
+    for _ in 0..CHECKS_MAX {
+        let (own, token, device) = (face.clone(), token.to_owned(), device.clone());
+        let entered = face.call(move |accounts| {
+            let account = login.enter(accounts)?;
+            if let Some(account) = &account {
+                let (record, ttl) = (record_of(&own, account, device), own.0.settings.token_ttl);
+                accounts.put_token(token.as_bytes(), &record, ttl, now_ms())?;
+            }
+            Ok((login, account))
+        });
+        match entered.await {
+            Ok((_, Some(account))) => return Ok(Ok(account.id)),
+            Ok((unchecked, None)) => login = unchecked,
+            Err(_) => return Ok(Err(None)),
         }
-        Some(AuthVerdict::Pass { user, name }) => {
-            let name = name.map_or_else(|| phone.into_bytes().into(), |name| (*name).into());
-            Ok(Login::User(Account { id: user.id, name, ..Account::default() }))
+        let check = move || {
+            let refusal = login.check();
+            (login, refusal)
+        };
+        let refusal;
+        (login, refusal) = face.0.passwords.run(check).await?;
+        if refusal.is_some() {
+            return Ok(Err(refusal));
         }
-        Some(AuthVerdict::Denied) => Ok(Login::WrongPassword),
-        Some(AuthVerdict::UnknownTenant | AuthVerdict::Unavailable) => Err(StoreError::Unavailable),
     }
+    Ok(Err(None))
 }
 
 fn missing(form: &Form) -> Answer {
@@ -159,5 +203,8 @@ fn at(answer: Answer, address: &Address) -> Answer {
     answer.text("server", address.host.as_bytes()).text("port", port.as_bytes())
 }
 
+/// Each time the user's hash has become another one meanwhile: somebody sets passwords, or another
+/// login upgrades the hash. Nobody does that all the time.
+const CHECKS_MAX: u32 = 3;
 /// A node on the same network answers in a few milliseconds.
 const PROBE_TIME: std::time::Duration = std::time::Duration::from_secs(1);

@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use codec::{GroupId, Message, MessageId, News, Notice, ProtocolId, Target, UserId, UserKey};
@@ -14,6 +16,7 @@ use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{Append, SqliteStore, Store as _};
 
+use super::passwords::WAITING_MAX;
 use super::*;
 use crate::http;
 use crate::http::tests::Fake;
@@ -26,6 +29,7 @@ struct Site {
     /// Somebody listens where tokens point to.
     im: TcpListener,
     gateway: Arc<Fake>,
+    face: Face,
     folder: tempfile::TempDir,
 }
 
@@ -60,10 +64,16 @@ fn on_a_site_with(set: impl FnOnce(&mut Settings), test: impl FnOnce(Site)) {
         deflate: true,
     };
     set(&mut settings);
-    let face = Face::new(accounts, None, Arc::clone(&gateway) as Arc<dyn Gateway>, settings);
-    let address = served(routes(face));
+    let face = Face::new(
+        accounts,
+        None,
+        Verified::new(100, LONG),
+        Arc::clone(&gateway) as Arc<dyn Gateway>,
+        settings,
+    );
+    let address = served(routes(face.clone()));
     let user = UserKey { tenant, id: UserId(1) };
-    test(Site { address, store, user, im, gateway, folder });
+    test(Site { address, store, user, im, gateway, face, folder });
 }
 
 /// Serves on a thread of its own until the test program ends.
@@ -80,23 +90,27 @@ fn served(routes: Router) -> SocketAddr {
     told.recv().expect("it is told")
 }
 
+/// Status line, and the body as bytes.
+fn ask(address: SocketAddr, method: &str, path: &str, head: &str, body: &str) -> (String, Vec<u8>) {
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let len = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{head}Content-Length: \
+         {len}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    assert!(!head.contains("content-type"), "the clients were never told one: {head}");
+    let status = head.lines().next().unwrap_or_default().to_owned();
+    (status, answer.split_off(end + 4))
+}
+
 impl Site {
-    /// Status line, and the body as bytes.
     fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> (String, Vec<u8>) {
-        let mut stream = std::net::TcpStream::connect(self.address).expect("it listens");
-        let len = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{head}Content-Length: \
-             {len}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it answers");
-        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
-        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-        assert!(!head.contains("content-type"), "the clients were never told one: {head}");
-        let status = head.lines().next().unwrap_or_default().to_owned();
-        (status, answer.split_off(end + 4))
+        ask(self.address, method, path, head, body)
     }
 
     fn text(&self, method: &str, path: &str, head: &str, body: &str) -> String {
@@ -177,6 +191,65 @@ fn a_login_says_where_and_with_which_token_in_the_words_of_the_document() {
     });
 }
 
+/// Goal: a storm of logins holds up nobody else. Method: many wrong passwords at once, and a call
+/// with a token behind them.
+#[test]
+fn nobody_waits_for_somebody_elses_password() {
+    on_a_site(LONG, |site| {
+        let (token, address) = (site.token_of(ANN), site.address);
+        let (asked, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..STORM {
+                scope.spawn(|| {
+                    asked.fetch_add(1, SeqCst);
+                    let wrong = format!("phone={ANN}&password=no");
+                    let (_, told) = ask(address, "POST", "/server/login", "", &wrong);
+                    assert_eq!(told, SINGLE_1.as_bytes());
+                    answered.fetch_add(1, SeqCst);
+                });
+            }
+            while asked.load(SeqCst) < STORM {
+                std::thread::yield_now();
+            }
+            // Some of them are in the server by now; so it goes on.
+            for _ in 0..3 {
+                let there = site.post("/server/reconnect", &format!("id=1&token={token}"));
+                assert_eq!(there, at(&site, "[response]"));
+            }
+            assert!(answered.load(SeqCst) < STORM / 2, "it waited for passwords");
+        });
+    });
+}
+
+const STORM: usize = 40;
+
+#[test]
+fn without_a_turn_for_passwords_known_ones_come_in_and_all_others_are_told() {
+    on_a_site(LONG, |site| {
+        site.token_of(ANN);
+        let face = site.face.clone();
+        let all = face.0.passwords.turns.try_acquire_many(WAITING_MAX as u32);
+        let all = all.expect("nobody is there");
+        let token = site.token_of(ANN);
+        assert_eq!(
+            site.post("/server/reconnect", &format!("id=1&token={token}")),
+            at(&site, "[response]")
+        );
+        let wrong = format!("phone={ANN}&password=no");
+        let other = "phone=18500000002&password=pw";
+        let nobody = "phone=7&password=pw&device=android";
+        for body in [&*wrong, other, nobody] {
+            let (status, body) = site.ask("POST", "/server/login", "", body);
+            assert_eq!((&*status, body.len()), ("http/1.1 503 service unavailable", 0));
+        }
+        let (status, _) = site.ask("POST", "/user", "", "name=cat&phone=18500000003&password=pw");
+        assert_eq!(status, "http/1.1 503 service unavailable");
+        drop(all);
+        assert_eq!(site.post("/server/login", &wrong), SINGLE_1);
+        site.token_of("18500000002");
+    });
+}
+
 #[test]
 fn the_documents_own_command_line_logs_in() {
     on_a_site(LONG, |site| {
@@ -232,7 +305,7 @@ fn a_token_that_nobody_used_expires() {
 
 #[test]
 fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_gone() {
-    on_a_site(LONG, |site| {
+    on_a_site(LONG, |mut site| {
         let token = site.token_of(ANN);
         let there = site.post("/server/failed", &format!("token={token}"));
         assert_eq!(there, "[response] status = 3 r = \"IM is online\"");
@@ -240,10 +313,8 @@ fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_go
         assert_eq!(there, "[[response]] status = 1 reason = \"IM is online\"");
         assert_eq!(site.post("/server/failed", "token=nothing"), SINGLE_1);
         let gone = at(&site, "[response]");
-        let Site { address, store, user, im, gateway, folder } = site;
-        drop(im);
-        let im = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let site = Site { address, store, user, im, gateway, folder };
+        // Another port, so that nobody listens at the old one.
+        site.im = TcpListener::bind("127.0.0.1:0").expect("a port");
         assert_eq!(site.post("/server/failed", &format!("token={token}")), gone);
     });
 }

@@ -22,16 +22,15 @@ pub(crate) struct LoginKey(u64, u64);
 
 /// Shared by the login threads. All entries live equally long, so the oldest is the next to expire
 /// and the first to be evicted: a ring of entries, and a hash table of their numbers over it.
-pub(crate) struct LoginCache {
+pub(crate) struct LoginCache<T = CachedLogin> {
     hasher: SipHasher24,
     len_max: usize,
     ttl: Duration,
-    entries: Mutex<Entries>,
+    entries: Mutex<Entries<T>>,
 }
 
-#[derive(Default)]
-struct Entries {
-    ring: VecDeque<Entry>,
+struct Entries<T> {
+    ring: VecDeque<Entry<T>>,
     /// The number of the ring's first entry; numbers wrap.
     first: u32,
     table: HashTable<u32>,
@@ -39,9 +38,9 @@ struct Entries {
     generation: u64,
 }
 
-struct Entry {
+struct Entry<T> {
     key: LoginKey,
-    login: CachedLogin,
+    login: T,
     expires: Instant,
 }
 
@@ -52,7 +51,7 @@ pub(crate) type CachedLogin = (UserKey, Option<Arc<[u8]>>);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Generation(u64);
 
-impl LoginCache {
+impl<T: Clone> LoginCache<T> {
     /// At most `len_max` logins, each for `ttl`.
     ///
     /// # Panics
@@ -62,43 +61,24 @@ impl LoginCache {
         getrandom::fill(&mut key).expect("the operating system has randomness");
         let hasher = SipHasher24::new_with_key(&key);
         let len_max = len_max.min(u32::MAX as usize / 2);
-        Self { hasher, len_max, ttl, entries: Mutex::default() }
+        Self { hasher, len_max, ttl, entries: Mutex::new(Entries::new(0)) }
     }
 
-    /// `None`: such a login is not remembered.
-    pub(crate) fn key(&self, request: &AuthRequest) -> Option<LoginKey> {
-        let kind = match request.proof {
-            Proof::Token(_) => return None,
-            Proof::Password(_) => 0,
-            Proof::Phone(_) => 1,
-            Proof::Nothing => 2,
-        };
+    /// The keyed hash of all `parts` in their order.
+    pub(super) fn key_of(&self, parts: &[&[u8]]) -> LoginKey {
         let mut hasher = self.hasher;
         // With lengths, so that nothing can borrow bytes from what follows.
-        let mut write = |bytes: &[u8]| {
-            hasher.write_usize(bytes.len());
-            hasher.write(bytes);
-        };
-        match &request.tenant {
-            TenantRef::Id(id) => write(&id.0.to_le_bytes()),
-            TenantRef::Named { org, appkey } => {
-                write(org);
-                write(appkey);
-            }
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
         }
-        write(&request.name);
-        write(request.proof.secret());
-        hasher.write_u16(request.realm);
-        hasher.write_u16(request.role.map_or(u16::MAX, u16::from));
-        hasher.write_u8(kind);
-        hasher.write_u8(u8::from(matches!(request.tenant, TenantRef::Named { .. })));
         let hash = hasher.finish128();
-        Some(LoginKey(hash.h1, hash.h2))
+        LoginKey(hash.h1, hash.h2)
     }
 
     /// The user these credentials stand for, if that is known; otherwise what to hand to
     /// [`Self::insert`] with the verdict.
-    pub(crate) fn lookup(&self, key: LoginKey, now: Instant) -> Result<CachedLogin, Generation> {
+    pub(crate) fn lookup(&self, key: LoginKey, now: Instant) -> Result<T, Generation> {
         let entries = self.lock();
         let entry = entries
             .table
@@ -111,13 +91,7 @@ impl LoginCache {
     }
 
     /// Remembers a pass, unless the cache was cleared while it was found out.
-    pub(crate) fn insert(
-        &self,
-        key: LoginKey,
-        login: CachedLogin,
-        asked: Generation,
-        now: Instant,
-    ) {
+    pub(crate) fn insert(&self, key: LoginKey, login: T, asked: Generation, now: Instant) {
         let mut entries = self.lock();
         if entries.generation != asked.0 || self.len_max == 0 {
             return;
@@ -134,7 +108,7 @@ impl LoginCache {
     pub(crate) fn clear(&self) {
         let mut entries = self.lock();
         let generation = entries.generation + 1;
-        *entries = Entries { generation, ..Entries::default() };
+        *entries = Entries::new(generation);
     }
 
     /// Entries held, expired ones included.
@@ -142,17 +116,48 @@ impl LoginCache {
         self.lock().ring.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+    fn lock(&self) -> MutexGuard<'_, Entries<T>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entries {
-    fn at(&self, number: u32) -> &Entry {
+impl LoginCache {
+    /// `None`: such a login is not remembered.
+    pub(crate) fn key(&self, request: &AuthRequest) -> Option<LoginKey> {
+        let kind = match request.proof {
+            Proof::Token(_) => return None,
+            Proof::Password(_) => 0,
+            Proof::Phone(_) => 1,
+            Proof::Nothing => 2,
+        };
+        let (id, named);
+        let (tenant, appkey): (&[u8], &[u8]) = match &request.tenant {
+            TenantRef::Id(tenant) => {
+                (id, named) = (tenant.0.to_le_bytes(), 0);
+                (&id, &[])
+            }
+            TenantRef::Named { org, appkey } => {
+                named = 1;
+                (org, appkey)
+            }
+        };
+        let [realm_low, realm_high] = request.realm.to_le_bytes();
+        let [role_low, role_high] = request.role.map_or(u16::MAX, u16::from).to_le_bytes();
+        let rest = [realm_low, realm_high, role_low, role_high, kind, named];
+        Some(self.key_of(&[tenant, appkey, &request.name, request.proof.secret(), &rest]))
+    }
+}
+
+impl<T> Entries<T> {
+    fn new(generation: u64) -> Self {
+        Self { ring: VecDeque::new(), first: 0, table: HashTable::new(), generation }
+    }
+
+    fn at(&self, number: u32) -> &Entry<T> {
         &self.ring[number.wrapping_sub(self.first) as usize]
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: Entry<T>) {
         let Self { ring, first, table, .. } = self;
         let number = first.wrapping_add(ring.len() as u32);
         let key = entry.key;

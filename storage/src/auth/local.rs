@@ -109,7 +109,7 @@ fn affordable(hash: &PasswordHash<'_>) -> bool {
 }
 
 /// The hash of a password nobody knows.
-fn decoy() -> &'static str {
+pub(super) fn decoy() -> &'static str {
     static DECOY: OnceLock<String> = OnceLock::new();
     DECOY.get_or_init(|| hash_password(&random::<32>()))
 }

@@ -1,6 +1,6 @@
 //! The accounts of one tenant over both servers.
 //!
-//! Owns: which server each call goes to, and the upgrade of old password hashes. Never: the rules
+//! Owns: which server each call goes to, and which password hashes are old. Never: the rules
 //! (`postgres::accounts`), the clock.
 
 use std::time::Duration;
@@ -9,11 +9,10 @@ use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 
 use super::{ExternalStore, text};
 use crate::accounts::{
-    Account, Accounts, Asked, ContactAccount, GroupChange, Login, NewGroup, PreContact, TokenRecord,
+    Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord,
 };
-use crate::auth::{hash_password, verify_password};
 use crate::request::{Row, StoreError};
-use crate::store::Store;
 
 impl ExternalStore {
     fn user(&self, id: UserId) -> UserKey {
@@ -30,20 +29,17 @@ impl Accounts for ExternalStore {
         self.tenant
     }
 
-    fn login(&mut self, phone: &[u8], password: &[u8]) -> Result<Login, StoreError> {
-        let user = Store::user_by_phone(self, self.tenant, phone)?;
-        let hash = user.as_ref().map(|user| &*user.password_hash);
-        let right = verify_password(password, hash);
-        let Some(user) = user else { return Ok(Login::UnknownPhone) };
-        if !right {
-            return Ok(Login::WrongPassword);
-        }
-        if self.config.upgrade_hashes && !user.password_hash.starts_with("$argon2") {
-            let better = hash_password(password);
-            // He is let in whether or not it is kept.
-            let _ = self.postgres.upgrade_hash(self.user(user.id), &user.password_hash, &better);
-        }
-        Ok(self.user_by_id(user.id)?.map_or(Login::UnknownPhone, Login::User))
+    fn credentials(&mut self, phone: &[u8]) -> Result<Option<Credentials>, StoreError> {
+        let Some(phone) = text(phone) else { return Ok(None) };
+        let found = self.postgres.credentials(self.tenant, phone)?;
+        Ok(found.map(|(account, password_hash)| {
+            let outdated = self.config.upgrade_hashes && !password_hash.starts_with("$argon2");
+            Credentials { account, password_hash, outdated }
+        }))
+    }
+
+    fn upgrade_hash(&mut self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
+        Ok(self.postgres.upgrade_hash(self.user(user), old, new)?)
     }
 
     fn put_token(
@@ -74,10 +70,10 @@ impl Accounts for ExternalStore {
         &mut self,
         name: &[u8],
         phone: &[u8],
-        password: &[u8],
+        password_hash: &str,
     ) -> Result<Option<UserId>, StoreError> {
         let Some(phone) = text(phone) else { return Ok(None) };
-        self.postgres.create_user(self.tenant, name, phone, &hash_password(password))?
+        self.postgres.create_user(self.tenant, name, phone, password_hash)?
     }
 
     fn user_by_id(&mut self, user: UserId) -> Result<Option<Account>, StoreError> {
@@ -133,7 +129,7 @@ impl Accounts for ExternalStore {
     }
 
     fn delete_group(&mut self, group: GroupId, creator: UserId) -> Result<GroupChange, StoreError> {
-        Ok(self.postgres.delete_owned_group(self.group(group), creator)?)
+        self.postgres.delete_owned_group(self.group(group), creator)?
     }
 
     fn join_group(
@@ -155,7 +151,7 @@ impl Accounts for ExternalStore {
     }
 
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError> {
-        Ok(self.postgres.leave_group(self.group(group), user)?)
+        self.postgres.leave_group(self.group(group), user)?
     }
 
     fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError> {
@@ -170,6 +166,3 @@ impl Accounts for ExternalStore {
         self.redis.clear_rows(self.user(user), seq)
     }
 }
-
-/// Of bodies, at once in memory for one request.
-const OFFLINE_BYTES_MAX: u32 = 16 << 20;

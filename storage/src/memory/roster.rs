@@ -4,15 +4,15 @@
 
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 
-use super::{Group, MemoryStore};
+use super::{Group, Tables};
 use crate::names::Names;
 use crate::request::StoreError;
 use crate::roster::{FIRST_GROUP_ID, GroupHead, LAST_GROUP_ID, Name, NewGroup, Roster};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-impl MemoryStore {
-    fn name(&self, user: UserKey) -> Name {
+impl Tables {
+    pub(super) fn name(&self, user: UserKey) -> Name {
         self.users.get(&user).map(|user| user.name.clone())
     }
 
@@ -34,7 +34,7 @@ impl MemoryStore {
     }
 }
 
-impl Names for MemoryStore {
+impl Names for Tables {
     type Error = StoreError;
 
     fn user_named(&mut self, tenant: TenantId, name: &[u8]) -> Result<Option<UserId>> {
@@ -57,7 +57,7 @@ impl Names for MemoryStore {
     }
 }
 
-impl Roster for MemoryStore {
+impl Roster for Tables {
     fn members_max(&self) -> u32 {
         self.members_max
     }
@@ -65,12 +65,12 @@ impl Roster for MemoryStore {
     fn contacts(&mut self, user: UserKey) -> Result<Vec<(UserId, Name)>> {
         let UserKey { tenant, .. } = user;
         let range = (user, UserId(0))..=(user, UserId(u32::MAX));
-        let contact = |&(_, id): &(_, UserId)| (id, self.name(UserKey { tenant, id }));
+        let contact = |(&(_, id), _): (&(_, UserId), _)| (id, self.name(UserKey { tenant, id }));
         Ok(self.contacts.range(range).map(contact).collect())
     }
 
     fn is_contact(&mut self, user: UserKey, contact: UserId) -> Result<bool> {
-        Ok(self.contacts.contains(&(user, contact)))
+        Ok(self.contacts.contains_key(&(user, contact)))
     }
 
     fn contact_count(&mut self, user: UserKey) -> Result<u32> {
@@ -79,7 +79,12 @@ impl Roster for MemoryStore {
     }
 
     fn add_contact(&mut self, user: UserKey, contact: UserId) -> Result<()> {
-        self.contacts.insert((user, contact));
+        // A user that open authentication made and nobody has written to yet has no version.
+        let version = self.users.get_mut(&user).map_or(0, |user| {
+            user.contact_version += 1;
+            user.contact_version
+        });
+        self.contacts.insert((user, contact), version);
         Ok(())
     }
 
@@ -115,6 +120,7 @@ impl Roster for MemoryStore {
             name: about.name.map(Into::into),
             title: about.title.into(),
             owner: about.owner,
+            key: about.key.unwrap_or_default().to_owned(),
             ..Group::default()
         };
         self.groups.insert(key, group);

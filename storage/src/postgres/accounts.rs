@@ -1,24 +1,21 @@
-//! Users, contacts and groups as the accounts of simple_im see them: the return codes of its
-//! database functions (specs/simple-im.md sections 6b and 7b) over our own tables.
+//! Users, contacts and groups as the accounts see them, over our own tables.
 //!
-//! Owns: these transactions. Never: tokens and messages (`redis`), password hashing (`auth`).
+//! Owns: these transactions and statements. Never: a rule of contacts or groups
+//! (`accounts::rules`), tokens and messages (`redis`), password hashing (`auth`).
 
 use codec::{GroupKey, TenantId, UserId, UserKey};
-use subtle::ConstantTimeEq as _;
 use tokio_postgres::Row;
 
-use super::{Kind, Params, Postgres, Result, Tables, get, key, number};
-use crate::accounts::{
-    Account, Asked, ContactAccount, GroupChange, NewGroup, PreContact, is_short, new_group_key,
-};
+use super::roster::group_key;
+use super::{CallError, Kind, Params, Postgres, Result, Tables, get, key, number};
+use crate::accounts::rules::{self, Centre};
+use crate::accounts::{Account, Asked, ContactAccount, GroupChange, NewGroup, PreContact};
 use crate::auth::FIRST_ID;
-use crate::names::Names as _;
 use crate::request::StoreError;
-use crate::roster::{self, CONTACTS_MAX, GROUPS_MAX, Roster as _};
+use crate::roster::Roster as _;
 use crate::store::StoredUser;
 
-/// The outer result is the database's, the inner one rolls back.
-type Outcome<T> = Result<std::result::Result<T, StoreError>>;
+type Outcome<T> = rules::Outcome<T, CallError>;
 
 impl Postgres {
     /// The user whom `sql` finds, as id, name and password hash.
@@ -85,6 +82,19 @@ impl Postgres {
         self.run(Kind::Single, |tables| tables.row(sql, &[&tenant, &phone], account))
     }
 
+    /// The account with that number, and its password hash.
+    pub(crate) fn credentials(
+        &mut self,
+        tenant: TenantId,
+        phone: &str,
+    ) -> Result<Option<(Account, String)>> {
+        let tenant = i64::from(tenant.0);
+        let sql = "SELECT id, name, coalesce(phone, ''), avatar, password_hash FROM ringpost_users
+                   WHERE tenant = $1 AND phone = $2";
+        let read = |row: &Row| Ok((account(row)?, get(row, 4)?));
+        self.run(Kind::Single, |tables| tables.row(sql, &[&tenant, &phone], read))
+    }
+
     pub(crate) fn ask_contact(
         &mut self,
         asker: UserKey,
@@ -92,33 +102,8 @@ impl Postgres {
         message: &[u8],
         time_s: u64,
     ) -> Outcome<Asked> {
-        let asked = UserKey { id: to, ..asker };
-        let (tenant, from_id) = key(asker);
-        let to_id = i64::from(to.0);
-        let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
         self.attempt(Kind::Change(asker.tenant), |tables| {
-            if asker == asked || tables.name_of(asked)?.is_none() {
-                return Ok(Ok(Asked::UnknownUser));
-            }
-            if tables.is_contact(asker, to)? && tables.is_contact(asked, asker.id)? {
-                return Ok(Ok(Asked::AlreadyContacts));
-            }
-            let sql = "SELECT 1 FROM ringpost_pre_contacts WHERE tenant = $1
-                       AND (asked, asker) IN (($2, $3), ($3, $2))";
-            if tables.is(sql, &[&tenant, &from_id, &to_id])? {
-                return Ok(Ok(Asked::Pending));
-            }
-            let sql = "SELECT greatest(
-                (SELECT count(*) FROM ringpost_pre_contacts WHERE tenant = $1 AND asked = $2),
-                (SELECT count(*) FROM ringpost_pre_contacts WHERE tenant = $1 AND asker = $3))";
-            let waiting: Option<i64> = tables.value(sql, &[&tenant, &to_id, &from_id])?;
-            if waiting.unwrap_or(0) >= i64::from(CONTACTS_MAX) {
-                return Ok(Err(StoreError::Full));
-            }
-            let sql = "INSERT INTO ringpost_pre_contacts (tenant, asked, asker, message, time_s)
-                       VALUES ($1, $2, $3, $4, $5)";
-            tables.change(sql, &[&tenant, &to_id, &from_id, &message, &time_s])?;
-            Ok(Ok(Asked::Done))
+            rules::ask_contact(tables, asker, to, message, time_s)
         })
     }
 
@@ -127,31 +112,7 @@ impl Postgres {
         user: UserKey,
         asker: UserId,
     ) -> Outcome<Option<(u64, u64)>> {
-        let (tenant, id) = key(user);
-        self.attempt(Kind::Change(user.tenant), |tables| {
-            let sql = "DELETE FROM ringpost_pre_contacts
-                       WHERE tenant = $1 AND asked = $2 AND asker = $3";
-            if tables.change(sql, &[&tenant, &id, &i64::from(asker.0)])? == 0 {
-                return Ok(Ok(None));
-            }
-            let mut versions = [0; 2];
-            for ((one, other), version) in
-                [(user.id, asker), (asker, user.id)].into_iter().zip(&mut versions)
-            {
-                let one = UserKey { id: one, ..user };
-                if !tables.is_contact(one, other)? {
-                    if tables.contact_count(one)? >= CONTACTS_MAX {
-                        return Ok(Err(StoreError::Full));
-                    }
-                    tables.add_contact(one, other)?;
-                }
-                let sql = "SELECT contact_version FROM ringpost_users
-                           WHERE tenant = $1 AND id = $2";
-                let found = tables.row(sql, &[&tenant, &key(one).1], |row| number(row, 0))?;
-                *version = found.unwrap_or(0);
-            }
-            Ok(Ok(Some((versions[0], versions[1]))))
-        })
+        self.attempt(Kind::Change(user.tenant), |tables| rules::accept_contact(tables, user, asker))
     }
 
     pub(crate) fn delete_contact(&mut self, user: UserKey, contact: UserId) -> Result<bool> {
@@ -200,30 +161,8 @@ impl Postgres {
         title: &[u8],
         members: &[UserId],
     ) -> Outcome<NewGroup> {
-        if !is_short(title) {
-            return Ok(Err(StoreError::Full));
-        }
-        let tenant = creator.tenant;
-        let key = new_group_key();
-        self.attempt(Kind::Change(tenant), |tables| {
-            let id = tables.free_group_id(tenant)?;
-            let Some(id) = id.filter(|_| members.len() < tables.members_max() as usize) else {
-                return Ok(Err(StoreError::Full));
-            };
-            if tables.group_count(creator)? >= GROUPS_MAX {
-                return Ok(Err(StoreError::Full));
-            }
-            let mut users = vec![creator.id];
-            for &id in members {
-                if tables.name_of(UserKey { tenant, id })?.is_some() {
-                    users.push(id);
-                }
-            }
-            let about =
-                roster::NewGroup { name: None, title, owner: Some(creator.id), key: Some(&key) };
-            let group = GroupKey { tenant, id };
-            let members = roster::populate(tables, group, &about, &users)?;
-            Ok(Ok(NewGroup { id, key: key.clone(), members }))
+        self.attempt(Kind::Change(creator.tenant), |tables| {
+            rules::create_group(tables, creator, title, members)
         })
     }
 
@@ -231,13 +170,9 @@ impl Postgres {
         &mut self,
         group: GroupKey,
         creator: UserId,
-    ) -> Result<GroupChange> {
-        self.run(Kind::Change(group.tenant), |tables| {
-            let his = owned(tables, group, creator)?;
-            if his == GroupChange::Done {
-                tables.delete_group(group)?;
-            }
-            Ok(his)
+    ) -> Outcome<GroupChange> {
+        self.attempt(Kind::Change(group.tenant), |tables| {
+            rules::delete_group(tables, group, creator)
         })
     }
 
@@ -247,16 +182,8 @@ impl Postgres {
         user: UserId,
         key: &[u8],
     ) -> Outcome<GroupChange> {
-        let sql = "SELECT coalesce(key, '') FROM ringpost_groups WHERE tenant = $1 AND id = $2";
-        let (tenant, id) = super::roster::group_key(group);
         self.attempt(Kind::Change(group.tenant), |tables| {
-            let Some(right) = tables.value::<String>(sql, &[&tenant, &id])? else {
-                return Ok(Ok(GroupChange::UnknownGroup));
-            };
-            if right.is_empty() || !bool::from(right.as_bytes().ct_eq(key)) {
-                return Ok(Ok(GroupChange::NotAllowed));
-            }
-            take_in(tables, group, user)
+            rules::join_group(tables, group, user, key)
         })
     }
 
@@ -266,20 +193,13 @@ impl Postgres {
         creator: UserId,
         user: UserId,
     ) -> Outcome<GroupChange> {
-        self.attempt(Kind::Change(group.tenant), |tables| match owned(tables, group, creator)? {
-            GroupChange::Done => take_in(tables, group, user),
-            refused => Ok(Ok(refused)),
+        self.attempt(Kind::Change(group.tenant), |tables| {
+            rules::add_member(tables, group, creator, user)
         })
     }
 
-    pub(crate) fn leave_group(&mut self, group: GroupKey, user: UserId) -> Result<GroupChange> {
-        self.run(Kind::Change(group.tenant), |tables| {
-            if !tables.has_group(group)? {
-                return Ok(GroupChange::UnknownGroup);
-            }
-            let left = roster::leave(tables, group, user)?;
-            Ok(if left { GroupChange::Done } else { GroupChange::NotMember })
-        })
+    pub(crate) fn leave_group(&mut self, group: GroupKey, user: UserId) -> Outcome<GroupChange> {
+        self.attempt(Kind::Change(group.tenant), |tables| rules::leave_group(tables, group, user))
     }
 
     /// By the time they came.
@@ -289,31 +209,61 @@ impl Postgres {
     }
 }
 
-/// [`GroupChange::Done`] if the group is the creator's.
-fn owned(tables: &mut Tables<'_>, group: GroupKey, creator: UserId) -> Result<GroupChange> {
-    let Some(head) = tables.group(group)? else { return Ok(GroupChange::UnknownGroup) };
-    let his = head.owner.is_some_and(|(owner, _)| owner == creator);
-    Ok(if his { GroupChange::Done } else { GroupChange::NotAllowed })
-}
+impl Centre for Tables<'_> {
+    fn has_asked(&mut self, asker: UserId, asked: UserKey) -> Result<bool> {
+        let (tenant, id) = key(asked);
+        let sql = "SELECT 1 FROM ringpost_pre_contacts
+                   WHERE tenant = $1 AND asked = $2 AND asker = $3";
+        self.is(sql, &[&tenant, &id, &i64::from(asker.0)])
+    }
 
-fn take_in(tables: &mut Tables<'_>, group: GroupKey, user: UserId) -> Outcome<GroupChange> {
-    if tables.is_member(group, user)? {
-        return Ok(Ok(GroupChange::AlreadyMember));
+    fn waiting(&mut self, asker: UserId, asked: UserKey) -> Result<u32> {
+        let (tenant, id) = key(asked);
+        let sql = "SELECT greatest(
+            (SELECT count(*) FROM ringpost_pre_contacts WHERE tenant = $1 AND asked = $2),
+            (SELECT count(*) FROM ringpost_pre_contacts WHERE tenant = $1 AND asker = $3))";
+        let waiting = self.row(sql, &[&tenant, &id, &i64::from(asker.0)], |row| number(row, 0))?;
+        Ok(waiting.unwrap_or(0))
     }
-    if tables.name_of(UserKey { tenant: group.tenant, id: user })?.is_none() {
-        return Ok(Ok(GroupChange::UnknownUser));
+
+    fn put_request(
+        &mut self,
+        asker: UserId,
+        asked: UserKey,
+        message: &[u8],
+        time_s: u64,
+    ) -> Result<()> {
+        let (tenant, id) = key(asked);
+        let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
+        let sql = "INSERT INTO ringpost_pre_contacts (tenant, asked, asker, message, time_s)
+                   VALUES ($1, $2, $3, $4, $5)";
+        self.change(sql, &[&tenant, &id, &i64::from(asker.0), &message, &time_s]).map(drop)
     }
-    if !roster::has_room(tables, group, user)? {
-        return Ok(Err(StoreError::Full));
+
+    fn drop_request(&mut self, asker: UserId, asked: UserKey) -> Result<()> {
+        let (tenant, id) = key(asked);
+        let sql = "DELETE FROM ringpost_pre_contacts
+                   WHERE tenant = $1 AND asked = $2 AND asker = $3";
+        self.change(sql, &[&tenant, &id, &i64::from(asker.0)]).map(drop)
     }
-    tables.add_member(group, user)?;
-    Ok(Ok(GroupChange::Done))
+
+    fn contact_version(&mut self, user: UserKey) -> Result<u64> {
+        let (tenant, id) = key(user);
+        let sql = "SELECT contact_version FROM ringpost_users WHERE tenant = $1 AND id = $2";
+        Ok(self.row(sql, &[&tenant, &id], |row| number(row, 0))?.unwrap_or(0))
+    }
+
+    fn group_secret(&mut self, group: GroupKey) -> Result<Option<String>> {
+        let (tenant, id) = group_key(group);
+        let sql = "SELECT coalesce(key, '') FROM ringpost_groups WHERE tenant = $1 AND id = $2";
+        self.value(sql, &[&tenant, &id])
+    }
 }
 
 /// The account in the first four columns.
 fn account(row: &Row) -> Result<Account> {
     let name: Vec<u8> = get(row, 1)?;
-    let text = |column| Ok::<_, super::CallError>(get::<String>(row, column)?.into_bytes().into());
+    let text = |column| Ok::<_, CallError>(get::<String>(row, column)?.into_bytes().into());
     Ok(Account {
         id: UserId(number(row, 0)?),
         name: name.into(),

@@ -41,11 +41,11 @@ impl<'c> Tables<'c> {
         self.conn.prepare_cached(sql)?.execute(key)
     }
 
-    fn is(&self, sql: &str, key: impl Params) -> Result<bool> {
+    pub(super) fn is(&self, sql: &str, key: impl Params) -> Result<bool> {
         self.conn.prepare_cached(sql)?.exists(key)
     }
 
-    fn count(&self, sql: &str, key: impl Params) -> Result<u32> {
+    pub(super) fn count(&self, sql: &str, key: impl Params) -> Result<u32> {
         self.conn.prepare_cached(sql)?.query_row(key, |row| row.get(0))
     }
 

@@ -1,25 +1,22 @@
-//! The accounts of simple_im in the embedded store: the return codes of its database functions
-//! (specs/simple-im.md sections 6b and 7b) over our own tables.
+//! The accounts of simple_im in the embedded store, over our own tables.
 //!
-//! Owns: tokens, requests for contact, keys of groups. Never: HTTP, clocks. Users, contacts and
-//! groups are those of every other protocol; a group's title here is its name there.
+//! Owns: tokens, requests for contact, keys of groups. Never: HTTP, clocks, a rule of contacts or
+//! groups (`accounts::rules`). Users, contacts and groups are those of every other protocol.
 
 use std::time::Duration;
 
 use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 use rusqlite::{OptionalExtension as _, Result as SqlResult, Row as SqlRow, ToSql, params};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
 use super::{Batch, CallError, SqliteStore, Tables, unsigned};
+use crate::accounts::rules::{self, Centre};
 use crate::accounts::{
-    Account, Accounts, Asked, ContactAccount, GroupChange, Login, NewGroup, PreContact,
-    TokenRecord, USER_TOKENS_MAX, is_short, new_group_key,
+    Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, token_hash as hash,
 };
-use crate::auth::{FIRST_ID, hash_password, verify_password};
-use crate::names::Names as _;
+use crate::auth::FIRST_ID;
 use crate::request::{Row, StoreError};
-use crate::roster::{self, CONTACTS_MAX, GROUPS_MAX, Roster as _};
+use crate::roster::Roster as _;
 use crate::store::Store as _;
 
 /// The accounts of one tenant, over a handle of their own.
@@ -82,23 +79,33 @@ impl SimpleIm {
     }
 }
 
-/// The outer result is the database's, the inner one rolls back.
-type Outcome<T> = SqlResult<Result<T, StoreError>>;
+type Outcome<T> = rules::Outcome<T, rusqlite::Error>;
 
 impl Accounts for SimpleIm {
     fn tenant(&self) -> TenantId {
         self.tenant
     }
 
-    fn login(&mut self, phone: &[u8], password: &[u8]) -> Result<Login, StoreError> {
-        let user = self.store.user_by_phone(self.tenant, phone)?;
-        let hash = user.as_ref().map(|user| &*user.password_hash);
-        let right = verify_password(password, hash);
-        let Some(user) = user else { return Ok(Login::UnknownPhone) };
-        if !right {
-            return Ok(Login::WrongPassword);
-        }
-        Ok(self.user_by_id(user.id)?.map_or(Login::UnknownPhone, Login::User))
+    fn credentials(&mut self, phone: &[u8]) -> Result<Option<Credentials>, StoreError> {
+        let Ok(phone) = str::from_utf8(phone) else { return Ok(None) };
+        let key = (self.tenant.0, phone);
+        let found = self.look(|tables| {
+            let mut statement = tables.conn.prepare_cached(ACCOUNT_BY_PHONE)?;
+            let read = |row: &SqlRow<'_>| {
+                // Only the external store has hashes that others made.
+                let (account, password_hash) = (account(row)?, row.get(4)?);
+                Ok(Credentials { account, password_hash, outdated: false })
+            };
+            statement.query_row(key, read).optional()
+        })?;
+        Ok(found)
+    }
+
+    fn upgrade_hash(&mut self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
+        let key = (self.tenant.0, user.0, old, new);
+        let sql = "UPDATE users SET password_hash = ?4
+                   WHERE tenant = ?1 AND id = ?2 AND password_hash = ?3";
+        self.change(|tables, _| Ok(Ok(tables.change(sql, key).map(drop)?)))
     }
 
     fn put_token(
@@ -174,10 +181,10 @@ impl Accounts for SimpleIm {
         &mut self,
         name: &[u8],
         phone: &[u8],
-        password: &[u8],
+        password_hash: &str,
     ) -> Result<Option<UserId>, StoreError> {
         let Ok(phone) = str::from_utf8(phone) else { return Ok(None) };
-        let (tenant, password_hash) = (self.tenant, hash_password(password));
+        let tenant = self.tenant;
         self.change(|tables, _| {
             let is_taken = "SELECT 1 FROM users WHERE tenant = ?1 AND id = ?2";
             let range = (1, FIRST_ID - 1);
@@ -186,7 +193,7 @@ impl Accounts for SimpleIm {
             };
             let sql = "INSERT INTO users (tenant, id, name, password_hash, phone)
                        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
-            let made = tables.change(sql, (tenant.0, id, name, &password_hash, phone))? > 0;
+            let made = tables.change(sql, (tenant.0, id, name, password_hash, phone))? > 0;
             Ok(Ok(made.then_some(UserId(id))))
         })
     }
@@ -207,31 +214,8 @@ impl Accounts for SimpleIm {
         message: &[u8],
         now_ms: u64,
     ) -> Result<Asked, StoreError> {
-        let (asker, asked) = (self.user(from), self.user(to));
-        self.change(|tables, _| {
-            if from == to || tables.name_of(asked)?.is_none() {
-                return Ok(Ok(Asked::UnknownUser));
-            }
-            if tables.is_contact(asker, to)? && tables.is_contact(asked, from)? {
-                return Ok(Ok(Asked::AlreadyContacts));
-            }
-            let tenant = asker.tenant.0;
-            let sql = "SELECT 1 FROM pre_contacts
-                       WHERE tenant = ?1 AND (asked, asker) IN (VALUES (?2, ?3), (?3, ?2))";
-            if tables.conn.prepare_cached(sql)?.exists((tenant, from.0, to.0))? {
-                return Ok(Ok(Asked::Pending));
-            }
-            let sql = "SELECT max(
-                           (SELECT count(*) FROM pre_contacts WHERE tenant = ?1 AND asked = ?2),
-                           (SELECT count(*) FROM pre_contacts WHERE tenant = ?1 AND asker = ?3))";
-            let waiting: Option<u32> = tables.value(sql, (tenant, to.0, from.0))?;
-            if waiting.unwrap_or(0) >= CONTACTS_MAX {
-                return Ok(Err(StoreError::Full));
-            }
-            let sql = "INSERT INTO pre_contacts VALUES (?1, ?2, ?3, ?4, ?5)";
-            tables.change(sql, (tenant, to.0, from.0, message, number(now_ms / 1000)))?;
-            Ok(Ok(Asked::Done))
-        })
+        let asker = self.user(from);
+        self.change(|tables, _| rules::ask_contact(tables, asker, to, message, now_ms / 1000))
     }
 
     fn accept_contact(
@@ -239,29 +223,8 @@ impl Accounts for SimpleIm {
         user: UserId,
         asker: UserId,
     ) -> Result<Option<(u64, u64)>, StoreError> {
-        let tenant = self.tenant;
-        self.change(|tables, _| {
-            let sql = "DELETE FROM pre_contacts WHERE tenant = ?1 AND asked = ?2 AND asker = ?3";
-            if tables.change(sql, (tenant.0, user.0, asker.0))? == 0 {
-                return Ok(Ok(None));
-            }
-            let mut versions = [0; 2];
-            for ((one, other), version) in
-                [(user, asker), (asker, user)].into_iter().zip(&mut versions)
-            {
-                let one = UserKey { tenant, id: one };
-                if !tables.is_contact(one, other)? {
-                    if tables.contact_count(one)? >= CONTACTS_MAX {
-                        return Ok(Err(StoreError::Full));
-                    }
-                    tables.add_contact(one, other)?;
-                }
-                let sql = "SELECT contact_version FROM users WHERE tenant = ?1 AND id = ?2";
-                let found: Option<i64> = tables.value(sql, (tenant.0, one.id.0))?;
-                *version = found.unwrap_or(0).cast_unsigned();
-            }
-            Ok(Ok(Some((versions[0], versions[1]))))
-        })
+        let user = self.user(user);
+        self.change(|tables, _| rules::accept_contact(tables, user, asker))
     }
 
     fn delete_contact(&mut self, user: UserId, contact: UserId) -> Result<bool, StoreError> {
@@ -312,45 +275,13 @@ impl Accounts for SimpleIm {
         creator: UserId,
         members: &[UserId],
     ) -> Result<NewGroup, StoreError> {
-        if !is_short(name) {
-            return Err(StoreError::Full);
-        }
-        let tenant = self.tenant;
-        let key = new_group_key();
-        self.change_and_tell(|tables| {
-            let owner = UserKey { tenant, id: creator };
-            let id = tables.free_group_id(tenant)?;
-            let Some(id) = id.filter(|_| members.len() < tables.members_max as usize) else {
-                return Ok(Err(StoreError::Full));
-            };
-            if tables.group_count(owner)? >= GROUPS_MAX {
-                return Ok(Err(StoreError::Full));
-            }
-            let mut users = vec![creator];
-            for &id in members {
-                if tables.name_of(UserKey { tenant, id })?.is_some() {
-                    users.push(id);
-                }
-            }
-            let about =
-                roster::NewGroup { name: None, title: name, owner: Some(creator), key: Some(&key) };
-            let group = GroupKey { tenant, id };
-            let members = roster::populate(tables, group, &about, &users)?;
-            Ok(Ok(NewGroup { id, key: key.clone(), members }))
-        })
+        let creator = self.user(creator);
+        self.change_and_tell(|tables| rules::create_group(tables, creator, name, members))
     }
 
     fn delete_group(&mut self, group: GroupId, creator: UserId) -> Result<GroupChange, StoreError> {
         let group = self.group(group);
-        self.change_and_tell(|tables| {
-            Ok(Ok(match owned(tables, group, creator)? {
-                GroupChange::Done => {
-                    tables.delete_group(group)?;
-                    GroupChange::Done
-                }
-                refused => refused,
-            }))
-        })
+        self.change_and_tell(|tables| rules::delete_group(tables, group, creator))
     }
 
     fn join_group(
@@ -360,16 +291,7 @@ impl Accounts for SimpleIm {
         key: &[u8],
     ) -> Result<GroupChange, StoreError> {
         let group = self.group(group);
-        let sql = "SELECT coalesce(key, '') FROM groups WHERE tenant = ?1 AND id = ?2";
-        self.change_and_tell(|tables| {
-            let Some(right) = tables.value::<String>(sql, (group.tenant.0, group.id.0))? else {
-                return Ok(Ok(GroupChange::UnknownGroup));
-            };
-            if right.is_empty() || !bool::from(right.as_bytes().ct_eq(key)) {
-                return Ok(Ok(GroupChange::NotAllowed));
-            }
-            take_in(tables, group, user)
-        })
+        self.change_and_tell(|tables| rules::join_group(tables, group, user, key))
     }
 
     fn add_member(
@@ -379,21 +301,12 @@ impl Accounts for SimpleIm {
         user: UserId,
     ) -> Result<GroupChange, StoreError> {
         let group = self.group(group);
-        self.change_and_tell(|tables| match owned(tables, group, creator)? {
-            GroupChange::Done => take_in(tables, group, user),
-            refused => Ok(Ok(refused)),
-        })
+        self.change_and_tell(|tables| rules::add_member(tables, group, creator, user))
     }
 
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError> {
         let group = self.group(group);
-        self.change_and_tell(|tables| {
-            if !tables.has_group(group)? {
-                return Ok(Ok(GroupChange::UnknownGroup));
-            }
-            let left = roster::leave(tables, group, user)?;
-            Ok(Ok(if left { GroupChange::Done } else { GroupChange::NotMember }))
-        })
+        self.change_and_tell(|tables| rules::leave_group(tables, group, user))
     }
 
     fn group_members(&mut self, group: GroupId, limit: u32) -> Result<Vec<UserId>, StoreError> {
@@ -413,25 +326,46 @@ impl Accounts for SimpleIm {
     }
 }
 
-/// [`GroupChange::Done`] if the group is the creator's.
-fn owned(tables: &mut Tables<'_>, group: GroupKey, creator: UserId) -> SqlResult<GroupChange> {
-    let Some(head) = tables.group(group)? else { return Ok(GroupChange::UnknownGroup) };
-    let his = head.owner.is_some_and(|(owner, _)| owner == creator);
-    Ok(if his { GroupChange::Done } else { GroupChange::NotAllowed })
-}
+impl Centre for Tables<'_> {
+    fn has_asked(&mut self, asker: UserId, asked: UserKey) -> SqlResult<bool> {
+        let sql = "SELECT 1 FROM pre_contacts WHERE tenant = ?1 AND asked = ?2 AND asker = ?3";
+        self.is(sql, (asked.tenant.0, asked.id.0, asker.0))
+    }
 
-fn take_in(tables: &mut Tables<'_>, group: GroupKey, user: UserId) -> Outcome<GroupChange> {
-    if tables.is_member(group, user)? {
-        return Ok(Ok(GroupChange::AlreadyMember));
+    fn waiting(&mut self, asker: UserId, asked: UserKey) -> SqlResult<u32> {
+        let sql = "SELECT max(
+                       (SELECT count(*) FROM pre_contacts WHERE tenant = ?1 AND asked = ?2),
+                       (SELECT count(*) FROM pre_contacts WHERE tenant = ?1 AND asker = ?3))";
+        self.count(sql, (asked.tenant.0, asked.id.0, asker.0))
     }
-    if tables.name_of(UserKey { tenant: group.tenant, id: user })?.is_none() {
-        return Ok(Ok(GroupChange::UnknownUser));
+
+    fn put_request(
+        &mut self,
+        asker: UserId,
+        asked: UserKey,
+        message: &[u8],
+        time_s: u64,
+    ) -> SqlResult<()> {
+        let sql = "INSERT INTO pre_contacts VALUES (?1, ?2, ?3, ?4, ?5)";
+        let request = (asked.tenant.0, asked.id.0, asker.0, message, number(time_s));
+        self.change(sql, request).map(drop)
     }
-    if !roster::has_room(tables, group, user)? {
-        return Ok(Err(StoreError::Full));
+
+    fn drop_request(&mut self, asker: UserId, asked: UserKey) -> SqlResult<()> {
+        let sql = "DELETE FROM pre_contacts WHERE tenant = ?1 AND asked = ?2 AND asker = ?3";
+        self.change(sql, (asked.tenant.0, asked.id.0, asker.0)).map(drop)
     }
-    tables.add_member(group, user)?;
-    Ok(Ok(GroupChange::Done))
+
+    fn contact_version(&mut self, user: UserKey) -> SqlResult<u64> {
+        let sql = "SELECT contact_version FROM users WHERE tenant = ?1 AND id = ?2";
+        let version: Option<i64> = self.value(sql, (user.tenant.0, user.id.0))?;
+        Ok(version.unwrap_or(0).cast_unsigned())
+    }
+
+    fn group_secret(&mut self, group: GroupKey) -> SqlResult<Option<String>> {
+        let sql = "SELECT coalesce(key, '') FROM groups WHERE tenant = ?1 AND id = ?2";
+        self.value(sql, (group.tenant.0, group.id.0))
+    }
 }
 
 /// The account in the first four columns.
@@ -454,16 +388,8 @@ fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Tokens are random and long: a plain hash is enough, and looking one up tells nothing about
-/// another.
-fn hash(token: &[u8]) -> [u8; 32] {
-    Sha256::digest(token).into()
-}
-
 const ACCOUNT_BY_ID: &str = "SELECT id, name, coalesce(phone, ''), avatar FROM users
     WHERE tenant = ?1 AND id = ?2";
-const ACCOUNT_BY_PHONE: &str = "SELECT id, name, coalesce(phone, ''), avatar FROM users
+const ACCOUNT_BY_PHONE: &str =
+    "SELECT id, name, coalesce(phone, ''), avatar, password_hash FROM users
     WHERE tenant = ?1 AND phone = ?2";
-
-/// Of bodies, at once in memory for one request.
-const OFFLINE_BYTES_MAX: u32 = 16 << 20;

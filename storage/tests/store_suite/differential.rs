@@ -109,7 +109,7 @@ impl<B: Rival> Pair<B> {
                 let expired = Backend::store(&mut self.memory).expire(now_ms);
                 assert_eq!(self.rival().store().expire(now_ms), expired);
                 let letters = self.memory.dead_letters();
-                self.buried.extend(letters.map(|(user, row, _)| (user, row.seq)));
+                self.buried.extend(letters.iter().map(|(user, row, _)| (*user, row.seq)));
             }
             2 => {
                 let (user, seq) = self.row();

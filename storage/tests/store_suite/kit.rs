@@ -43,7 +43,7 @@ impl Backend for MemoryStore {
     }
 
     fn restart(self) -> Self {
-        self.clone()
+        self.handle()
     }
 
     fn add_user(&mut self, user: UserKey, name: &[u8], password_hash: &str) -> bool {
@@ -63,15 +63,15 @@ impl Backend for MemoryStore {
     }
 
     fn add_tenant(&mut self, org: &str, appkey: &str) -> TenantId {
-        *self = self.clone().with_tenant(TenantId(7), org.as_bytes(), appkey.as_bytes());
+        *self = self.handle().with_tenant(TenantId(7), org.as_bytes(), appkey.as_bytes());
         TenantId(7)
     }
 
     fn dead_letters(&mut self) -> Vec<(UserKey, u64, String, Arc<Message>)> {
-        let letter = |(user, row, reason): (UserKey, &Row, DeadReason)| {
-            (user, row.seq, reason.label().to_owned(), Arc::clone(&row.message))
+        let letter = |(user, row, reason): (UserKey, Row, DeadReason)| {
+            (user, row.seq, reason.label().to_owned(), row.message)
         };
-        Self::dead_letters(self).map(letter).collect()
+        Self::dead_letters(self).into_iter().map(letter).collect()
     }
 
     fn requeue(&mut self, user: UserKey, seq: u64) -> bool {
