@@ -261,8 +261,8 @@ pub(crate) fn in_phase(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" in {prefix}") }
 }
 
-/// From this per cent of a processor for its busiest thread, or of all its processors, the load tool
-/// may be what limits the rate.
+/// From this per cent of a processor for its busiest thread, or of all its processors, the load
+/// tool may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
 
 /// Whole numbers where they are large, three digits where they are small.
