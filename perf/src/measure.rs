@@ -1,8 +1,8 @@
 //! The histograms of a worker's measured phases.
 //!
 //! Owns: which phase a message or a login counts in: the one in which it was due, however late it
-//! came, so that a server that stalls at the end of a phase is seen to stall. What was stored before
-//! (`fetch`) counts in the phase in which it comes. Never: counts messages.
+//! came, so that a server that stalls at the end of a phase is seen to stall. What was stored
+//! before (`fetch`) counts in the phase in which it comes. Never: counts messages.
 
 use crate::engine::histogram;
 use crate::phase::{Phase, Step};

@@ -1,8 +1,8 @@
 //! One report from those of several load processes that drove one server at the same time.
 //!
 //! Owns: how each kind of value adds up, and whether the parts were one run at all. Never: hides a
-//! part that failed; its failures and notes carry its name. What is read from the server counts once: it is taken from the *primary* part,
-//! the first that watched the server's process.
+//! part that failed; its failures and notes carry its name. What is read from the server counts
+//! once: it is taken from the *primary* part, the first that watched the server's process.
 
 use crate::report::{Phase, Report, SavedHistogram, in_phase, split_prefix};
 use crate::sample::Sample;

@@ -274,8 +274,8 @@ pub(crate) const LONGEST_TURN: &str = "load_longest_turn_ms";
 /// what else is slow on such a machine, half a second less than servers wait.
 const STOOD_STILL_MS: f64 = 1_500.0;
 
-/// From this per cent of a processor for its busiest thread, or of all its processors, the load tool
-/// may be what limits the rate.
+/// From this per cent of a processor for its busiest thread, or of all its processors, the load
+/// tool may be what limits the rate.
 pub(crate) const MAX_BUSY: f64 = 85.0;
 
 /// Whole numbers where they are large, three digits where they are small.

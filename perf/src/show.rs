@@ -102,8 +102,8 @@ fn per_cent(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    /// A folder with a good report `a.json` and its copy `a2.json`, a bad one `b.json`, and a foreign
-    /// file `c.json`.
+    /// A folder with a good report `a.json` and its copy `a2.json`, a bad one `b.json`, and a
+    /// foreign file `c.json`.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
         let mut report = Report { label: "x".into(), shape: "pairs".into(), ..Report::default() };

@@ -238,7 +238,7 @@ fn a_server_whose_queue_is_full_is_given_up_without_waiting_for_it() {
 
 #[test]
 fn a_server_that_freezes_in_the_middle_of_logins_is_told_with_their_age() {
-    let address = Relay::start(40, Then::Freezes);
+    let address = Relay::start(12, Then::Freezes);
     let run = failed_run(&format!(
         "connect --protocol relay --url tcp://{address} --concurrency 8 --warm-up 0 --duration 1 \
          --patience 2"
@@ -270,7 +270,7 @@ fn a_server_that_freezes_under_load_is_told() {
 
 #[test]
 fn a_server_that_dies_in_the_middle_is_told_with_what_was_done() {
-    for (scenario, logins) in SCENARIOS.into_iter().zip([8, 40, 8, 8]) {
+    for (scenario, logins) in SCENARIOS.into_iter().zip([8, 12, 8, 8]) {
         let address = Relay::start(logins, Then::Dies);
         let run = failed_run(&format!("{scenario} --protocol relay --url tcp://{address} {QUICK}"));
         let why = run.strings("failures");

@@ -1,7 +1,8 @@
 //! Many users who are mostly just there: `idle`, `storm` and `mixed`.
 //!
 //! Owns: one worker's slice of the crowd: who is online, who writes to whom, who leaves and comes
-//! back, and the proof that a crowd without messages is still alive at the server. Never: the phases (`idle`, `storm` and `mixed` list them below and in `mixed.rs`).
+//! back, and the proof that a crowd without messages is still alive at the server. Never: the
+//! phases (`idle`, `storm` and `mixed` list them below and in `mixed.rs`).
 
 use super::exchange::{Exchange, Group, Ready};
 use super::ramp::Ramp;
