@@ -1,7 +1,7 @@
 //! Logins without a password of their own: by a token from the HTTP login, or with nothing at all.
 //!
-//! Owns: what a token proves, and that its use makes it permanent and the device's only one. Never: passwords; those are the
-//! inner authenticator's.
+//! Owns: what a token proves, and that its use makes it permanent and the device's only one. Never:
+//! passwords; those are the inner authenticator's.
 
 use codec::{UserId, UserKey};
 
