@@ -12,6 +12,9 @@ use crate::query::{Answer, Query};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
     Connect(Connect<'a>),
+    /// The login that holds on this connection, said once more: accepted once more, with no other
+    /// effect.
+    ConnectAgain,
     Publish(Publish<'a>),
     /// The client has a push: its message id.
     Ack(MessageId),

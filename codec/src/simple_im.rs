@@ -20,6 +20,7 @@
 //! Owns: what is accepted, and the words and the dialect of what is sent. Never: the order of
 //! packets, acknowledgement, credentials.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::ops::Range;
 
 use crate::error::{Decoded, Malformed, WireError};
@@ -69,6 +70,15 @@ impl Dialect {
     fn is_flat(self) -> bool {
         matches!(self, Self::Flat | Self::Device)
     }
+
+    /// What a first packet tells: not yet whether `Nested` is `Flat`.
+    fn of_login(fields: &Fields<'_, '_>) -> Self {
+        match (fields.double(), fields.has(Field::D)) {
+            (false, _) => Self::Single,
+            (true, false) => Self::Nested,
+            (true, true) => Self::Device,
+        }
+    }
 }
 
 /// The codec state of one connection.
@@ -103,6 +113,8 @@ struct Login {
     phone: bool,
     name: Box<[u8]>,
     device: Box<[u8]>,
+    /// A hash of the token or password.
+    proof: u64,
 }
 
 /// `[protocol.simple-im]`.
@@ -321,6 +333,12 @@ impl Session {
             b"reconnect" => self.connect(fields, true, scratch),
             unknown => {
                 let id = fields.id()?;
+                if self.login.is_none() {
+                    // The first packet names a user, whatever it asks.
+                    let user = if fields.has(Field::User) { Field::User } else { Field::Phone };
+                    fields.escaped(user)?;
+                    self.dialect = Dialect::of_login(fields);
+                }
                 self.asked = unknown.into();
                 Ok(Packet::Query(id, Query::Refused(Failure::Unsupported)))
             }
@@ -334,8 +352,8 @@ impl Session {
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         let id = fields.id()?;
-        let last = fields.has(Field::D);
-        let device = fields.name(if last { Field::D } else { Field::Device })?;
+        let device = if fields.has(Field::D) { Field::D } else { Field::Device };
+        let device = fields.name(device)?;
         let phone = !fields.has(Field::User) && fields.has(Field::Phone);
         let (name, proof) = if phone {
             let password = fields.text(Field::Password, scratch)?;
@@ -344,19 +362,21 @@ impl Session {
             let token = fields.text(Field::Token, scratch)?;
             (fields.number(Field::User)?.1, Proof::Token(token))
         };
-        let known = self.login.as_ref().is_some_and(|login| {
-            login.phone == phone && *login.name == *name && *login.device == *device
-        });
-        // He says again who he is, and is.
-        if known {
-            return Ok(Packet::Nothing);
-        }
-        self.login = Some(Login { id, reconnect, phone, name: name.into(), device: device.into() });
-        self.dialect = match (fields.double(), last) {
-            (false, _) => Dialect::Single,
-            (true, false) => Dialect::Nested,
-            (true, true) => Dialect::Device,
+        let login = Login {
+            id,
+            reconnect,
+            phone,
+            name: name.into(),
+            device: device.into(),
+            proof: hash(proof),
         };
+        // He says again who he is, and is.
+        let again = self.login.as_ref().is_some_and(|before| before.is_same(&login));
+        self.login = Some(login);
+        if again {
+            return Ok(Packet::ConnectAgain);
+        }
+        self.dialect = Dialect::of_login(fields);
         Ok(Packet::Connect(Connect {
             name,
             proof,
@@ -425,9 +445,24 @@ impl Session {
 }
 
 impl Login {
+    /// The same user and device, with the same proof.
+    fn is_same(&self, other: &Self) -> bool {
+        let who = |login: &Self| (login.phone, login.proof);
+        who(self) == who(other) && self.name == other.name && self.device == other.device
+    }
+
     fn request(&self) -> &'static [u8] {
         if self.reconnect { b"reconnect" } else { b"login" }
     }
+}
+
+/// Tells whether a proof is said again, for as many bytes as proofs may have.
+fn hash(proof: Proof<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Proof::Token(secret) | Proof::Phone(secret) = proof {
+        hasher.write(secret);
+    }
+    hasher.finish()
 }
 
 /// A ws text is UTF-8, but the texts of TCP clients may be anything.

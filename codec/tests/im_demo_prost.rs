@@ -132,7 +132,7 @@ fn agree(bytes: &[u8]) {
             Packet::Ping => seen.ping = expected.ping.clone(),
             Packet::Pong => seen.pong = expected.pong.clone(),
             Packet::Nothing => {}
-            Packet::WhoIsHere => panic!("nobody asked"),
+            Packet::WhoIsHere | Packet::ConnectAgain => panic!("nobody asked"),
         }
         if !state.has_more() {
             break;

@@ -260,17 +260,41 @@ fn an_unknown_request_is_answered_and_nothing_else_happens() {
 }
 
 #[test]
-fn the_same_login_again_is_nothing_and_another_one_is_a_login() {
+fn an_unknown_request_before_the_login_is_answered_in_its_own_brackets() {
+    for (packet, header) in [
+        (r#"[r] id = "a" t = "x" [r.user] id = 1"#, "[rr]"),
+        (r#"[[r]] id = "a" t = "x" [r.user] id = 1 device = "d" token = "y""#, "[[rr]]"),
+        (r#"[r] id = "a" t = "x" [r.user] phone = "1""#, "[rr]"),
+    ] {
+        let mut connection = Connection::new();
+        assert_eq!(connection.packet(packet), Heard::Query("a".into()), "{packet}");
+        let answer = codec::Answer::Failed(Failure::Unsupported);
+        let reply = connection.send(&Outgoing::Answer(MessageId::new(b"a").unwrap(), &answer));
+        assert_eq!(reply, format!(r#"{header} s = 1 r = "Unknown request" id = "a" t = "x""#));
+    }
+    for nobody in [r#"[r] id = "a" t = "x""#, r#"[r] t = "x" [r.user] id = 1"#] {
+        assert_eq!(Connection::new().packet(nobody), Heard::Wrong(Malformed::Field), "{nobody}");
+    }
+}
+
+#[test]
+fn the_same_login_again_is_accepted_again_and_another_one_is_a_login() {
     for dialect in DIALECTS {
         let mut connection = Connection::of(dialect);
         let same = login(dialect).replace("a_01", "a_09");
-        assert_eq!(connection.packet(&same), Heard::Nothing);
+        assert_eq!(connection.packet(&same), Heard::Again);
+        let reply = connection.send(&accepted(1));
+        assert!(reply.contains(r#"s = 0 id = "a_09" t = "login""#), "{reply}");
         let reconnect = same.replace("\"login\"", "\"reconnect\"");
-        assert_eq!(connection.packet(&reconnect), Heard::Nothing);
-        let other = same.replace("android", "ipad");
-        assert!(matches!(connection.packet(&other), Heard::Connect { .. }));
-        let reply = connection.send(&Outgoing::Refused(Refusal::Duplicate));
-        assert!(reply.contains("\"a_09\""), "{reply}");
+        assert_eq!(connection.packet(&reconnect), Heard::Again);
+        let reply = connection.send(&accepted(1));
+        assert!(reply.contains(r#"s = 0 id = "a_09" t = "reconnect""#), "{reply}");
+        for other in [same.replace("android", "ipad"), same.replace(TOKEN, "another")] {
+            let mut connection = Connection::of(dialect);
+            assert!(matches!(connection.packet(&other), Heard::Connect { .. }));
+            let reply = connection.send(&Outgoing::Refused(Refusal::Duplicate));
+            assert!(reply.contains("\"a_09\""), "{reply}");
+        }
     }
 }
 

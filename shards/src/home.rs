@@ -148,6 +148,7 @@ impl Home {
             Packet::Disconnect => {
                 self.hang_up(slot, codec::CloseReason::PeerDisconnected, now, fx);
             }
+            Packet::ConnectAgain => self.accept_again(slot, fx),
             Packet::Connect(_) => {
                 fx.transmit(slot, &codec::Outgoing::Refused(codec::Refusal::Duplicate));
                 self.hang_up(slot, codec::CloseReason::DuplicateConnect, now, fx);

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use codec::ws::{self, Event, Opcode, Role, Ws, handshake};
-use codec::{CloseReason, Decoded, Malformed, Packet};
+use codec::{Answer, CloseReason, Decoded, Failure, Malformed, Outgoing, Packet, Query};
 
 use crate::backend::Backend;
 use crate::conn::{Conn, Framing, Phase, Quiet};
@@ -473,6 +473,11 @@ impl<I: Io, B: Backend> Shard<I, B> {
     fn before_login(&mut self, slot: Slot, packet: &Packet<'_>) {
         let Some(conn) = self.world.conn(slot) else { return };
         match (packet, conn.protocol.id().login_tries() > 1) {
+            // Whoever asked: it is told him, and why the connection ends.
+            (Packet::Query(id, Query::Refused(why @ Failure::Unsupported)), false) => {
+                self.world.transmit(slot, &Outgoing::Answer(*id, &Answer::Failed(*why)));
+                self.not_a_login(slot, Malformed::LoginFirst);
+            }
             (Packet::Nothing, true) => {}
             (Packet::Disconnect, true) => self.world.close(slot, CloseReason::PeerDisconnected),
             _ => self.not_a_login(slot, Malformed::LoginFirst),
@@ -484,7 +489,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         self.world.counters.count_malformed(what);
         let Some(conn) = self.world.conn(slot) else { return };
         if conn.protocol.id().login_tries() > 1 {
-            self.world.transmit(slot, &codec::Outgoing::Invalid(what));
+            self.world.transmit(slot, &Outgoing::Invalid(what));
         }
         self.try_again(slot, CloseReason::Malformed);
     }
@@ -496,7 +501,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
             return self.home.malformed(slot, what, now, &mut self.world);
         }
         if conn.phase == Phase::Online {
-            self.world.transmit(slot, &codec::Outgoing::Invalid(what));
+            self.world.transmit(slot, &Outgoing::Invalid(what));
         }
         self.hang_up(slot, CloseReason::Malformed, now);
     }

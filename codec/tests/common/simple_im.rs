@@ -19,6 +19,7 @@ pub(crate) const TOKEN: &str = "AAklxuC39JJtttUMwKHq3teKwOzWtmJc";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Connect { name: String, proof: String, device: String },
+    Again,
     Publish { id: String, to: To, body: Vec<u8> },
     Ack(String),
     Query(String),
@@ -143,6 +144,7 @@ pub(crate) fn decode(codec: &mut SimpleIm, settings: &Settings, bytes: &[u8]) ->
         Ok(Packet::Ack(acked)) => Heard::Ack(id(acked)),
         Ok(Packet::Query(asked, _)) => Heard::Query(id(asked)),
         Ok(Packet::Nothing) => Heard::Nothing,
+        Ok(Packet::ConnectAgain) => Heard::Again,
         Ok(other) => panic!("{other:?}"),
         Err(error) => Heard::Wrong(error.what),
     }

@@ -100,6 +100,15 @@ impl Home {
         bound.is_some() && login.name.is_some() && *bound != login.name
     }
 
+    /// The login that holds was said once more.
+    pub(super) fn accept_again(&mut self, slot: Slot, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        let index = session.user;
+        let user = self.users.at(index);
+        let (key, name) = (user.key, user.name.clone().unwrap_or_default());
+        self.accept(slot, key, &name, fx);
+    }
+
     fn accept(&mut self, slot: Slot, user: UserKey, name: &[u8], fx: &mut impl Effects) {
         let pings = self.sessions.entry(slot.index).manners.heartbeat == Heartbeat::Ping;
         let interval_s = self.config.heartbeat_interval_ms.div_ceil(1_000);
