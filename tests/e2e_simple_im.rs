@@ -342,3 +342,48 @@ fn simple_im_trap_17_tokens_end_unless_they_were_used() {
     }
     again.expect_silence();
 }
+
+#[test]
+fn a_device_s_new_token_ends_the_session_and_the_token_before_it() {
+    let gateway = local().start();
+    let (old, new) = (gateway.token(1), gateway.token(1));
+    let mut before = ImClient::dial(&gateway, 1, "android");
+    before.login(&old);
+    let mut tablet = ImClient::dial(&gateway, 1, "ipad");
+    tablet.login(&gateway.token(1));
+    let mut after = ImClient::dial(&gateway, 1, "android");
+    after.login(&new);
+    before.expect(ImSeen::End);
+    let body = format!("id=1&token={}", old.replace('+', "%2B"));
+    let told = ask(&gateway, Ask::post("/server/reconnect", &body)).text();
+    assert_eq!(told, "[response] status = 1");
+    let mut late = ImClient::dial(&gateway, 1, "android");
+    late.send_login(true, &old);
+    late.expect_reply("reconnect", Some("token error"));
+    late.expect(ImSeen::End);
+    tablet.expect_silence();
+    after.expect_silence();
+}
+
+#[test]
+fn every_request_is_answered_whether_it_is_known_or_said_twice() {
+    let gateway = local().start();
+    let token = gateway.token(1);
+    let mut ann = ImClient::dial(&gateway, 1, "android");
+    ann.login(&token);
+    ann.send_login(true, &token);
+    ann.expect_reply("reconnect", None);
+    ann.say_safely("a_02", BEN, "still here");
+    ann.send_login(false, "another token");
+    ann.expect_reply("login", Some("token error"));
+    ann.expect(ImSeen::End);
+    let mut nobody = ImClient::dial(&gateway, 1, "android");
+    nobody.wire.send(b"[r] id = \"q\" t = \"register\" [r.user] id = 1 device = \"ipad\"");
+    let refused = Some("Unknown request".to_owned());
+    nobody.expect(ImSeen::Reply { id: "q".into(), t: "register".into(), refused });
+    nobody.expect(ImSeen::End);
+    // What is no request at all gets no word.
+    let mut silent = ImClient::dial(&gateway, 1, "android");
+    silent.wire.send(b"[m] id = \"q\" c = \"x\" [m.to] id = 2 ");
+    silent.expect(ImSeen::End);
+}

@@ -46,6 +46,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
             tenant,
             name: connect.name.into(),
             proof: Proof::from(connect.proof),
+            device: match connect.terminal {
+                Terminal::Device(name) => name.into(),
+                Terminal::Kind(_) | Terminal::Connection => Box::default(),
+            },
             role: connect.role,
             taken: false,
         };
@@ -190,6 +194,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 tenant: TenantRef::Id(login.user.tenant),
                 name: name.into(),
                 proof: Proof::Nothing,
+                device: Box::default(),
                 role: None,
                 taken: true,
             };

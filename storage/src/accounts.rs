@@ -40,11 +40,15 @@ pub trait Accounts: Send {
     /// What a token stands for, if it is there and not expired.
     fn token(&mut self, token: &[u8], now_ms: u64) -> Result<Option<TokenRecord>, StoreError>;
 
-    /// Makes a token permanent; one that is permanent stays so. `false`: it is not there.
-    fn persist_token(&mut self, token: &[u8], now_ms: u64) -> Result<bool, StoreError>;
-
-    /// Forgets a token; one that is not there does not matter.
-    fn delete_token(&mut self, token: &[u8]) -> Result<(), StoreError>;
+    /// `user` uses his token on a device: it is permanent from now on, and takes the place of the
+    /// one that was used there before, which is forgotten. `false`: it is not there.
+    fn persist_token(
+        &mut self,
+        token: &[u8],
+        user: UserId,
+        device: &[u8],
+        now_ms: u64,
+    ) -> Result<bool, StoreError>;
 
     /// Makes a user with the next free id, from 1. `None`: the name or the number is taken.
     fn create_user(
@@ -119,9 +123,6 @@ pub trait Accounts: Send {
     /// A user leaves; if he is the owner the group passes on as with `roster::answer`.
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError>;
 
-    /// The members of a group; nobody if it does not exist.
-    fn group_members(&mut self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
-
     /// The oldest stored deliveries of a user, without removing them, and whether there are more.
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError>;
 
@@ -153,7 +154,7 @@ pub struct TokenRecord {
     pub user: UserId,
     /// The user's name, where it was known.
     pub name: Option<Box<[u8]>>,
-    /// The device it was made for; empty: any.
+    /// The device it was made for, or was last used on; empty: none yet.
     pub device: Box<[u8]>,
     /// Where its holder was told to connect to.
     pub ip: Box<[u8]>,

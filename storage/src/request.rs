@@ -92,6 +92,8 @@ pub struct AuthRequest {
     pub tenant: TenantRef,
     pub name: Box<[u8]>,
     pub proof: Proof,
+    /// The name of the device that logs in; empty: it has none.
+    pub device: Box<[u8]>,
     pub role: Option<u8>,
     /// `open` mode only: the id that the name asks for is taken, hand out another.
     pub taken: bool,

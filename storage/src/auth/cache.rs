@@ -189,6 +189,7 @@ mod tests {
             tenant: TenantRef::Id(TenantId(0)),
             name: name.as_bytes().into(),
             proof: Proof::Password(password.as_bytes().into()),
+            device: Box::default(),
             role: None,
             taken: false,
         }

@@ -1,7 +1,7 @@
 //! Logins without a password of their own: by a token from the HTTP login, or with nothing at all.
 //!
-//! Owns: what a token proves, and that its use makes it permanent. Never: passwords; those are the
-//! inner authenticator's.
+//! Owns: what a token proves, and that its use makes it permanent and the device's only one. Never:
+//! passwords; those are the inner authenticator's.
 
 use codec::{UserId, UserKey};
 
@@ -40,8 +40,9 @@ impl Tokens {
         if record.user != user {
             return Ok(AuthVerdict::Denied);
         }
+        let used_here = record.permanent && record.device == request.device;
         // It may have expired just now.
-        if !record.permanent && !self.accounts.persist_token(token, now_ms)? {
+        if !used_here && !self.accounts.persist_token(token, user, &request.device, now_ms)? {
             return Ok(AuthVerdict::Denied);
         }
         let user = UserKey { tenant, id: user };

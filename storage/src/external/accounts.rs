@@ -60,12 +60,14 @@ impl Accounts for ExternalStore {
         self.redis.token(self.tenant, token, now_ms)
     }
 
-    fn persist_token(&mut self, token: &[u8], now_ms: u64) -> Result<bool, StoreError> {
-        self.redis.persist_token(self.tenant, token, now_ms)
-    }
-
-    fn delete_token(&mut self, token: &[u8]) -> Result<(), StoreError> {
-        self.redis.delete_token(self.tenant, token)
+    fn persist_token(
+        &mut self,
+        token: &[u8],
+        user: UserId,
+        device: &[u8],
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        self.redis.persist_token(token, self.user(user), device, now_ms)
     }
 
     fn create_user(
@@ -154,10 +156,6 @@ impl Accounts for ExternalStore {
 
     fn leave_group(&mut self, group: GroupId, user: UserId) -> Result<GroupChange, StoreError> {
         Ok(self.postgres.leave_group(self.group(group), user)?)
-    }
-
-    fn group_members(&mut self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
-        Ok(self.postgres.group_members(self.group(group))?)
     }
 
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError> {

@@ -278,15 +278,6 @@ impl Postgres {
             Ok(if left { GroupChange::Done } else { GroupChange::NotMember })
         })
     }
-
-    /// By the time they came.
-    pub(crate) fn group_members(&mut self, group: GroupKey) -> Result<Vec<UserId>> {
-        let members = self.run(Kind::Single, |tables| {
-            let members_max = tables.members_max();
-            tables.members(group, members_max)
-        })?;
-        Ok(members.into_iter().map(|(id, _)| id).collect())
-    }
 }
 
 /// [`GroupChange::Done`] if the group is the creator's.

@@ -1,4 +1,4 @@
--- Tokens. KEYS: the token's hash, the tokens of its user by age (for `put` only).
+-- Tokens. KEYS: the token's hash, the tokens of its user by age (not for `get`).
 -- ARGV: what to do, the time in milliseconds, then as each reads it.
 
 local key, now = KEYS[1], tonumber(ARGV[2])
@@ -17,6 +17,15 @@ elseif ARGV[1] == 'persist' then
   if not is_there() then return 0 end
   redis.call('HDEL', key, 'ringpost_expires_ms')
   redis.call('PERSIST', key)
+  -- One device, one token that was used there. One that was not used still expires.
+  redis.call('HSET', key, 'device', ARGV[3])
+  for _, other in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if other ~= key and redis.call('TTL', other) < 0
+      and redis.call('HGET', other, 'device') == ARGV[3] then
+      redis.call('DEL', other)
+      redis.call('ZREM', KEYS[2], other)
+    end
+  end
   return 1
 end
 

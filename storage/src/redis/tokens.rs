@@ -49,24 +49,15 @@ impl Redis {
     /// As [`crate::Accounts::persist_token`].
     pub(crate) fn persist_token(
         &mut self,
-        tenant: TenantId,
         token: &[u8],
+        user: UserKey,
+        device: &[u8],
         now_ms: u64,
     ) -> Result<bool, StoreError> {
         let mut cmd = self.script(Script::Token);
-        cmd.arg(1).arg(token_key(tenant, token)).arg("persist").arg(now_ms);
+        cmd.arg(2).arg(token_key(user.tenant, token)).arg(index_key(user));
+        cmd.arg("persist").arg(now_ms).arg(device);
         Ok(self.commit::<u64>(&cmd, true)? > 0)
-    }
-
-    /// As [`crate::Accounts::delete_token`].
-    pub(crate) fn delete_token(
-        &mut self,
-        tenant: TenantId,
-        token: &[u8],
-    ) -> Result<(), StoreError> {
-        let mut cmd = redis::cmd("DEL");
-        let _: u64 = self.commit(cmd.arg(token_key(tenant, token)), true)?;
-        Ok(())
     }
 
     /// Forgets all tokens of a user, those before the index to them.

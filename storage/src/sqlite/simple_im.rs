@@ -148,17 +148,26 @@ impl Accounts for SimpleIm {
         Ok(record)
     }
 
-    fn persist_token(&mut self, token: &[u8], now_ms: u64) -> Result<bool, StoreError> {
-        let key = (self.tenant.0, hash(token), number(now_ms));
-        let sql = "UPDATE tokens SET expires_ms = NULL
-                   WHERE tenant = ?1 AND hash = ?2 AND (expires_ms IS NULL OR expires_ms > ?3)";
-        self.change(|tables, _| Ok(Ok(tables.change(sql, key)? > 0)))
-    }
-
-    fn delete_token(&mut self, token: &[u8]) -> Result<(), StoreError> {
-        let key = (self.tenant.0, hash(token));
-        let sql = "DELETE FROM tokens WHERE tenant = ?1 AND hash = ?2";
-        self.change(|tables, _| Ok(Ok(tables.change(sql, key).map(drop)?)))
+    fn persist_token(
+        &mut self,
+        token: &[u8],
+        user: UserId,
+        device: &[u8],
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let (tenant, hash, now_ms) = (self.tenant.0, hash(token), number(now_ms));
+        self.change(|tables, _| {
+            let sql = "UPDATE tokens SET expires_ms = NULL, device = ?4
+                       WHERE tenant = ?1 AND hash = ?2 AND user = ?3
+                         AND (expires_ms IS NULL OR expires_ms > ?5)";
+            if tables.change(sql, (tenant, hash, user.0, device, now_ms))? == 0 {
+                return Ok(Ok(false));
+            }
+            let sql = "DELETE FROM tokens WHERE tenant = ?1 AND hash <> ?2 AND user = ?3
+                         AND device = ?4 AND expires_ms IS NULL";
+            tables.change(sql, (tenant, hash, user.0, device))?;
+            Ok(Ok(true))
+        })
     }
 
     fn create_user(
@@ -382,15 +391,6 @@ impl Accounts for SimpleIm {
             let left = roster::leave(tables, group, user)?;
             Ok(Ok(if left { GroupChange::Done } else { GroupChange::NotMember }))
         })
-    }
-
-    fn group_members(&mut self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
-        let group = self.group(group);
-        let members = self.look(|tables| {
-            let members_max = tables.members_max;
-            tables.members(group, members_max)
-        })?;
-        Ok(members.into_iter().map(|(id, _)| id).collect())
     }
 
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError> {

@@ -287,6 +287,7 @@ pub fn auth(token: u64, name: &str, password: &str) -> AuthRequest {
         tenant: TenantRef::Id(TenantId(0)),
         name: name.as_bytes().into(),
         proof: Proof::Password(password.as_bytes().into()),
+        device: Box::default(),
         role: None,
         taken: false,
     }

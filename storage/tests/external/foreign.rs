@@ -89,9 +89,10 @@ fn tokens_are_the_documented_hashes_and_expire_until_the_login() {
     }
     let ttl: i64 = redis.ttl("client_a+b/c").unwrap();
     assert!((98..=100).contains(&ttl), "{ttl}");
-    assert_eq!(store.persist_token(b"a+b/c", now + 1), Ok(true));
+    assert_eq!(store.persist_token(b"a+b/c", UserId(5), b"ipad", now + 1), Ok(true));
     assert_eq!(redis.ttl::<_, i64>("client_a+b/c"), Ok(-1));
-    assert_eq!(store.persist_token(b"a+b/c", now + 2), Ok(true), "permanent it stays");
+    let again = store.persist_token(b"a+b/c", UserId(5), b"ipad", now + 2);
+    assert_eq!(again, Ok(true), "permanent it stays");
     // One that another server has made.
     let _: () = redis.hset_multiple("client_other", &[("ip", "1.2.3.4"), ("id", "6")]).unwrap();
     let found = Accounts::token(&mut store, b"other", now).unwrap().unwrap();
