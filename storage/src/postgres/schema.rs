@@ -90,7 +90,8 @@ const BEGIN: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0
     CREATE TABLE IF NOT EXISTS ringpost_schema (version INTEGER NOT NULL)";
 
 /// Applied in order. Never edited, only added to.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("simple_im.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("simple_im.sql"), include_str!("simple_im_2.sql")];
 
 /// How long tables may take to be made from those of another system.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -165,6 +165,8 @@ fn a_database_of_the_original_system_is_taken_over_and_stays_its_own() {
     assert_eq!(members(&mut store, 1), [1, 2]);
     let contacts = store.contacts_after(UserId(1), 0).unwrap();
     assert_eq!(contacts.iter().map(|c| c.account.id.0).collect::<Vec<_>>(), [2]);
+    let later = "SELECT id, name, phone, avatar FROM users ORDER BY id LIMIT 1";
+    assert_eq!(sql.rows(later), ["1|alice|18501260698|"], "as its later clients read them");
     // It goes on writing its tables.
     insert_user(&sql, "bob", "13800000000");
     assert!(passes(&mut store, "13800000000", "888888"), "the second of that name");
