@@ -18,6 +18,14 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(100);
 /// Tokens of one user that are kept; the oldest goes when one more is put.
 pub const USER_TOKENS_MAX: u32 = 32;
 
+/// Characters of the name of a user or a group, as the original's columns have them.
+pub const NAME_CHARS_MAX: usize = 20;
+
+/// Whether a name has at most [`NAME_CHARS_MAX`] characters; of what is no text, bytes.
+pub fn is_short(name: &[u8]) -> bool {
+    str::from_utf8(name).map_or(name.len(), |name| name.chars().count()) <= NAME_CHARS_MAX
+}
+
 /// The accounts of one tenant. Every call is one transaction; its only error is
 /// [`StoreError::Unavailable`] (and [`StoreError::Full`] where a bound is reached), after which
 /// nothing is changed.
@@ -93,7 +101,7 @@ pub trait Accounts: Send {
     fn asked_since(&mut self, user: UserId, since_s: u64) -> Result<Vec<PreContact>, StoreError>;
 
     /// Makes a group of the creator and `members`, as far as they exist, with a fresh key.
-    /// [`StoreError::Full`]: a bound of groups or members is reached.
+    /// [`StoreError::Full`]: a bound of groups or members is reached, or the name's.
     fn create_group(
         &mut self,
         name: &[u8],

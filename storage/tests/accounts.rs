@@ -12,8 +12,8 @@ use doubles::{auth, pass};
 use servers::Place;
 use storage::Admin;
 use storage::accounts::{
-    Account, Asked, GroupChange, Login, PreContact, TOKEN_TTL, TokenRecord, USER_TOKENS_MAX,
-    new_token,
+    Account, Asked, GroupChange, Login, NAME_CHARS_MAX, PreContact, TOKEN_TTL, TokenRecord,
+    USER_TOKENS_MAX, new_token,
 };
 use storage::admin::NewGroup;
 use storage::auth::{Authenticator, Local, NoPassword, Tokens};
@@ -21,7 +21,8 @@ use storage::sqlite::Options;
 use storage::sqlite::simple_im::SimpleIm;
 use storage::store::Write;
 use storage::{
-    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store, TenantRef,
+    Accounts, Append, AuthRequest, AuthVerdict, ExternalStore, Proof, SqliteStore, Store,
+    StoreError, TenantRef,
 };
 use tempfile::TempDir;
 
@@ -302,6 +303,10 @@ fn a_group_is_made_of_users_who_exist_and_changed_by_who_may<B: Backend>() {
     assert_eq!(accounts.delete_group(id, carol), Ok(Done), "it had passed to the oldest");
     assert_eq!(accounts.delete_group(id, carol), Ok(UnknownGroup));
     assert_eq!(members(), []);
+    let name = |len| "\u{540d}".repeat(len);
+    let mut create = |name: String| accounts.create_group(name.as_bytes(), alice, &[]);
+    assert!(create(name(NAME_CHARS_MAX)).is_ok());
+    assert!(create(name(NAME_CHARS_MAX + 1)) == Err(StoreError::Full), "the original's column");
     // Made by an operator: without a key nobody joins by one.
     let key = GroupKey { tenant: TenantId(0), id: GroupId(5) };
     let group = NewGroup { key, ..NewGroup::default() };

@@ -4,18 +4,19 @@
 use axum::extract::State;
 use codec::{GroupId, UserId};
 use storage::StoreError;
-use storage::accounts::{Account, Asked, GroupChange};
+use storage::accounts::{Account, Asked, GroupChange, is_short};
 
 use super::answer::Answer;
 use super::{Face, Form, Holder, Named, Said, now_ms, token_bytes};
 
 /// `POST /user name, phone, password`
 pub(super) async fn create(State(face): State<Face>, form: Form) -> Said {
+    let unknown = || Answer::double(2).reason("Unknown reason");
     let (name, phone, password) =
         (required(&form, "name")?, required(&form, "phone")?, required(&form, "password")?);
-    let too_long = name.len() > NAME_BYTES || phone.len() > PHONE_BYTES;
-    if too_long || password.len() > PASSWORD_BYTES {
-        return Err(Answer::double(3).reason("Too long"));
+    let fit = is_short(name.as_bytes()) && phone.chars().count() <= PHONE_CHARS;
+    if !fit || password.len() > PASSWORD_BYTES {
+        return Err(unknown());
     }
     let made = face.call(move |accounts| {
         accounts.create_user(name.as_bytes(), phone.as_bytes(), password.as_bytes())
@@ -23,7 +24,7 @@ pub(super) async fn create(State(face): State<Face>, form: Form) -> Said {
     match made.await {
         Ok(Some(_)) => Ok(Answer::double(0)),
         Ok(None) => Err(Answer::double(1).reason("User Exist")),
-        Err(_) => Err(Answer::double(2).reason("Unknown reason")),
+        Err(_) => Err(unknown()),
     }
 }
 
@@ -142,6 +143,9 @@ pub(super) async fn create_group(
     form: Form,
 ) -> Said {
     let name = required(&form, "name")?;
+    if !is_short(name.as_bytes()) {
+        return Err(Answer::double(3).reason("Unknow Error"));
+    }
     let members = form.all("members[]").chain(form.all("members"));
     let members: Vec<UserId> = members.filter_map(|id| id.parse().ok()).map(UserId).collect();
     if members.is_empty() {
@@ -205,8 +209,7 @@ fn changed(change: Result<GroupChange, StoreError>) -> Said {
     Err(Answer::double(3).reason(reason))
 }
 
-/// The columns of the original's tables.
-const NAME_BYTES: usize = 20;
-const PHONE_BYTES: usize = 15;
+/// The columns of the original's tables, beside those of names.
+const PHONE_CHARS: usize = 15;
 const ASK_CHARS: usize = 100;
 const PASSWORD_BYTES: usize = 1024;

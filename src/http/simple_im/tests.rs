@@ -207,6 +207,43 @@ fn a_server_that_is_there_has_not_failed_and_another_is_named_for_one_that_is_go
 }
 
 #[test]
+fn what_went_wrong_has_no_text_of_the_framework() {
+    on_a_site(LONG, |site| {
+        let cookie = format!("Cookie: token={}\r\n", site.token_of(ANN));
+        let crash = ("http/1.1 500 internal server error".to_owned(), Vec::new());
+        for path in ["/user/id/abc", "/user/id/-1", "/user/phone/%ff", "/contact/version/x"] {
+            assert_eq!(site.ask("GET", path, &cookie, ""), crash, "{path}");
+        }
+        assert_eq!(site.ask("POST", "/group/1/member/x", &cookie, ""), crash);
+        let body = "x".repeat(BODY_BYTES + 1);
+        let too_large = ("http/1.1 413 payload too large".to_owned(), Vec::new());
+        assert_eq!(site.ask("POST", "/server/login", "", &body), too_large);
+    });
+}
+
+#[test]
+fn names_have_as_many_characters_as_the_original_s_columns() {
+    on_a_site(LONG, |site| {
+        let ok = "[[response]] status = 0";
+        let name = |len| "%E5%90%8D".repeat(len);
+        let user = |name: &str| site.post("/user", &format!("name={name}&phone=1&password=x"));
+        let refused = "[[response]] status = 2 reason = \"Unknown reason\"";
+        assert_eq!(user(&name(21)), refused);
+        assert_eq!(user(&name(20)), ok);
+        let long = format!("name=n&phone={}&password=x", "1".repeat(16));
+        assert_eq!(site.post("/user", &long), refused);
+        let ann = site.token_of(ANN);
+        let group = |name: &str| {
+            site.with_cookie("POST", "/group", &ann, &format!("name={name}&members=2"))
+        };
+        let refused = "[[response]] status = 3 reason = \"Unknow Error\"";
+        assert_eq!(group(&name(21)), refused);
+        assert_eq!(group(&"x".repeat(60_000)), refused);
+        assert!(group(&name(20)).starts_with("[[response]] status = 0 g_id = "));
+    });
+}
+
+#[test]
 fn a_store_that_is_down_denies_no_token() {
     on_a_site(LONG, |site| {
         let token = site.token_of(ANN);

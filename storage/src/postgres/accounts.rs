@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 
 use super::{Kind, Params, Postgres, Result, Tables, get, key, number};
 use crate::accounts::{
-    Account, Asked, ContactAccount, GroupChange, NewGroup, PreContact, new_group_key,
+    Account, Asked, ContactAccount, GroupChange, NewGroup, PreContact, is_short, new_group_key,
 };
 use crate::auth::FIRST_ID;
 use crate::names::Names as _;
@@ -200,6 +200,9 @@ impl Postgres {
         title: &[u8],
         members: &[UserId],
     ) -> Outcome<NewGroup> {
+        if !is_short(title) {
+            return Ok(Err(StoreError::Full));
+        }
         let tenant = creator.tenant;
         let key = new_group_key();
         self.attempt(Kind::Change(tenant), |tables| {

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use super::{Batch, CallError, SqliteStore, Tables, unsigned};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, GroupChange, Login, NewGroup, PreContact,
-    TokenRecord, USER_TOKENS_MAX, new_group_key,
+    TokenRecord, USER_TOKENS_MAX, is_short, new_group_key,
 };
 use crate::auth::{FIRST_ID, hash_password, verify_password};
 use crate::names::Names as _;
@@ -312,6 +312,9 @@ impl Accounts for SimpleIm {
         creator: UserId,
         members: &[UserId],
     ) -> Result<NewGroup, StoreError> {
+        if !is_short(name) {
+            return Err(StoreError::Full);
+        }
         let tenant = self.tenant;
         let key = new_group_key();
         self.change_and_tell(|tables| {
