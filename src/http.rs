@@ -42,10 +42,9 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 /// # Errors
 /// The store cannot be opened.
 pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
-    let Some(address) = config.advertised() else { return Ok(Router::new()) };
+    let Some(settings) = simple_im::Settings::of(config) else { return Ok(Router::new()) };
     let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
-    let token_ttl = Duration::from_millis(config.keys.simple_im.token_ttl_ms);
-    Ok(simple_im::routes(simple_im::Face::new(accounts, address, token_ttl)))
+    Ok(simple_im::routes(simple_im::Face::new(accounts, settings)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

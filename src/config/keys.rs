@@ -185,6 +185,10 @@ choices! {
     GroupPush { Auto = "auto", Publish = "publish", GroupPublish = "group_publish" }
     /// `protocol.binary.dup_policy`.
     DupPolicy { KickOld = "kick_old", RejectNew = "reject_new" }
+    /// `protocol.simple-im.http_brackets`.
+    Brackets { Auto = "auto", Single = "single", Double = "double" }
+    /// `protocol.simple-im.registration`.
+    Registration { Never = "never", Loopback = "loopback", Always = "always" }
     /// `protocol.binary.payload_len`.
     PayloadLen { Auto = "auto", Strict = "strict" }
 }
@@ -549,6 +553,14 @@ section! {
         advertise: String = "", Kind::Text("address:port");
         /// A token of /server/login is good for so long, and for ever once a client has used it.
         token_ttl_ms: u64 = 100000, Kind::Integer(1000, 86_400_000, "ms");
+        /// POST /user makes a user for whoever asks. loopback: where http.bind is loopback.
+        registration: Registration = "loopback", Kind::Choice(Registration::NAMES);
+        /// Brackets of what /server/ answers. auto: [response] to logins without a device and
+        /// tokens in the body, as the first clients read it, else [[response]]. double: clients
+        /// of October and November 2015 read [[response]], but ask as the first ones do.
+        http_brackets: Brackets = "auto", Kind::Choice(Brackets::NAMES);
+        /// GET /offline is compressed. false: for clients from before November 16, 2015.
+        offline_deflate: bool = true, Kind::Boolean;
         /// Pause between two packets to one client that acknowledges neither: the original clients
         /// take what one receive gives them for exactly one packet. 0 = none.
         gap_ms: u16 = 5, Kind::Integer(0, 1000, "ms");

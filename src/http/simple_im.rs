@@ -21,11 +21,14 @@ mod server;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{
+    DefaultBodyLimit, FromRequest, FromRequestParts, OptionalFromRequestParts, Path, Request,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -36,11 +39,42 @@ use tokio::sync::Semaphore;
 
 use answer::Answer;
 
-use crate::config::Address;
+use crate::config::keys::{Brackets, Registration};
+use crate::config::{Address, Config};
 
 /// What the routes work with.
 #[derive(Clone)]
 pub(crate) struct Face(Arc<Shared>);
+
+/// What the configuration says about them.
+pub(crate) struct Settings {
+    /// Where clients log in over TCP.
+    address: Address,
+    token_ttl: Duration,
+    brackets: Brackets,
+    /// Whoever asks becomes a user.
+    registration: bool,
+    /// `GET /offline` is compressed.
+    deflate: bool,
+}
+
+impl Settings {
+    /// `None`: nobody can log in over TCP.
+    pub(crate) fn of(config: &Config) -> Option<Self> {
+        let keys = &config.keys.simple_im;
+        Some(Self {
+            address: config.advertised()?,
+            token_ttl: Duration::from_millis(keys.token_ttl_ms),
+            brackets: keys.http_brackets,
+            registration: match keys.registration {
+                Registration::Never => false,
+                Registration::Loopback => config.http.is_some_and(|http| http.ip().is_loopback()),
+                Registration::Always => true,
+            },
+            deflate: keys.offline_deflate,
+        })
+    }
+}
 
 struct Shared {
     accounts: Mutex<Box<dyn Accounts>>,
@@ -48,42 +82,49 @@ struct Shared {
     turns: Semaphore,
     /// Bounds those that run, so that health and the drain find a blocking thread.
     running: Semaphore,
-    /// Where clients log in over TCP.
-    address: Address,
-    token_ttl: std::time::Duration,
+    settings: Settings,
     /// Per token, the newest stored delivery that was read: what came later is not cleared.
     read_up_to: Mutex<HashMap<Box<[u8]>, u64>>,
 }
 
 impl Face {
-    pub(crate) fn new(
-        accounts: Box<dyn Accounts>,
-        address: Address,
-        token_ttl: std::time::Duration,
-    ) -> Self {
+    pub(crate) fn new(accounts: Box<dyn Accounts>, settings: Settings) -> Self {
         Self(Arc::new(Shared {
             accounts: Mutex::new(accounts),
             turns: Semaphore::new(CALLS_MAX),
             running: Semaphore::new(RUNNING_MAX),
-            address,
-            token_ttl,
+            settings,
             read_up_to: Mutex::default(),
         }))
     }
 
-    /// Runs a call on a blocking thread, in its turn.
+    /// A call of the accounts.
     async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut dyn Accounts) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.in_turn(move |shared| call(&mut **lock(&shared.accounts))).await
+    }
+
+    /// Runs a call on a blocking thread, in its turn.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let _turn = self.0.turns.try_acquire().map_err(|_| StoreError::Unavailable)?;
         let _running = self.0.running.acquire().await.map_err(|_| StoreError::Unavailable)?;
         let shared = Arc::clone(&self.0);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut accounts = shared.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-            call(&mut **accounts)
-        });
+        let done = tokio::task::spawn_blocking(move || call(&shared));
         done.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Whether an answer has double brackets; `auto`: by what is asked.
+    fn double(&self, auto: bool) -> bool {
+        match self.0.settings.brackets {
+            Brackets::Auto => auto,
+            Brackets::Single => false,
+            Brackets::Double => true,
+        }
     }
 
     /// What a token stands for; `None`: nothing. An error is no verdict about it.
@@ -92,6 +133,10 @@ impl Face {
         let found = self.call(move |accounts| accounts.token(&wanted, now_ms())).await?;
         Ok(found.map(|record| Holder { token, record }))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a handler says; an error ends it early.
@@ -103,13 +148,24 @@ struct Holder {
     record: TokenRecord,
 }
 
+impl OptionalFromRequestParts<Face> for Holder {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Option<Self>, Answer> {
+        let Some(token) = cookie_token(&parts.headers) else { return Ok(None) };
+        match face.holder_of(token).await? {
+            None => Err(Answer::double(1).reason("Token error")),
+            holder => Ok(holder),
+        }
+    }
+}
+
 impl FromRequestParts<Face> for Holder {
     type Rejection = Answer;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
-        let token = cookie_token(&parts.headers).ok_or_else(Answer::crash)?;
-        let holder = face.holder_of(token).await?;
-        holder.ok_or_else(|| Answer::double(1).reason("Token error"))
+        let holder = <Option<Self> as FromRequestParts<Face>>::from_request_parts(parts, face);
+        holder.await?.ok_or_else(Answer::crash)
     }
 }
 
@@ -123,7 +179,7 @@ where
     type Rejection = Answer;
 
     async fn from_request_parts(parts: &mut Parts, face: &Face) -> Result<Self, Answer> {
-        let path = Path::from_request_parts(parts, face).await;
+        let path = <Path<T> as FromRequestParts<Face>>::from_request_parts(parts, face).await;
         path.map(|Path(named)| Self(named)).map_err(|_| Answer::crash())
     }
 }
@@ -136,9 +192,9 @@ pub(crate) fn routes(face: Face) -> Router {
         .route("/server/reconnect", post(server::reconnect).fallback(server::nothing))
         .route("/server/failed", post(server::failed).fallback(server::nothing))
         .route("/server/{*rest}", any(server::nothing))
-        .route("/offline", get(offline::read).delete(offline::clear).post(offline::read_by_body))
-        .route("/offline/get", post(offline::read))
-        .route("/offline/clean", post(offline::clear))
+        .route("/offline", get(offline::read).delete(offline::clear).post(offline::read_by_post))
+        .route("/offline/get", post(offline::read_by_post))
+        .route("/offline/clean", post(offline::clear_by_post))
         .route("/user", post(accounts::create))
         .route("/user/phone/{phone}", get(accounts::by_phone))
         .route("/user/id/{id}", get(accounts::by_id))

@@ -12,6 +12,9 @@ use super::{Face, Form, Holder, Named, Said, now_ms, token_bytes};
 /// `POST /user name, phone, password`
 pub(super) async fn create(State(face): State<Face>, form: Form) -> Said {
     let unknown = || Answer::double(2).reason("Unknown reason");
+    if !face.0.settings.registration {
+        return Err(unknown());
+    }
     let (name, phone, password) =
         (required(&form, "name")?, required(&form, "phone")?, required(&form, "password")?);
     let fit = is_short(name.as_bytes()) && phone.chars().count() <= PHONE_CHARS;

@@ -4,7 +4,6 @@
 //! came in between is not lost. What a client acknowledges on its socket goes by itself.
 
 use std::io::Write as _;
-use std::sync::PoisonError;
 
 use axum::extract::State;
 use codec::simple_im::{Dialect, write_message};
@@ -13,31 +12,66 @@ use flate2::write::DeflateEncoder;
 use storage::Row;
 
 use super::answer::Answer;
-use super::{Face, Form, Holder, Said, token_bytes};
+use super::{Face, Form, Holder, Said, lock, token_bytes};
 
-/// `GET /offline`, `POST /offline/get`, with the token as a cookie: the packets, newest first,
-/// compressed (RFC 1951, without any header).
+/// `GET /offline`, with the token as a cookie: the packets, newest first, compressed (RFC 1951,
+/// without any header) unless the configuration says that clients read them as they are.
 pub(super) async fn read(State(face): State<Face>, holder: Holder) -> Said {
-    let packets = packets(&face, holder, Dialect::Device, deflated).await?;
-    Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
+    match face.0.settings.deflate {
+        true => answer(&face, holder, Dialect::Device, deflated).await,
+        false => answer(&face, holder, Dialect::Flat, plain).await,
+    }
 }
 
-/// `POST /offline token`: the same as they are.
-pub(super) async fn read_by_body(State(face): State<Face>, form: Form) -> Said {
+/// `POST /offline`, `POST /offline/get`: the same to a cookie; to the clients before cookies, whose
+/// token is in the body, the packets as they are.
+pub(super) async fn read_by_post(
+    State(face): State<Face>,
+    holder: Option<Holder>,
+    form: Form,
+) -> Said {
+    match holder {
+        Some(holder) => read(State(face), holder).await,
+        None => answer(&face, by_body(&face, &form).await?, Dialect::Nested, plain).await,
+    }
+}
+
+async fn by_body(face: &Face, form: &Form) -> Result<Holder, Answer> {
     let holder = face.holder_of(form.get("token").map(token_bytes).unwrap_or_default()).await?;
-    let holder = holder.ok_or_else(|| Answer::double(1).text("r", b"Token error"))?;
-    let packets = packets(&face, holder, Dialect::Nested, |bytes| Some(bytes.into())).await?;
-    Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
+    holder.ok_or_else(|| Answer::double(1).text("r", b"Token error"))
 }
 
-/// `DELETE /offline`, `POST /offline/clean`: forgets what was read.
+/// `DELETE /offline`, with the token as a cookie: forgets what was read.
 pub(super) async fn clear(State(face): State<Face>, holder: Holder) -> Said {
     let Holder { token, record } = holder;
-    let read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+    let read = lock(&face.0.read_up_to).remove(&token);
     if let Some(seq) = read {
         face.call(move |accounts| accounts.offline_clear(record.user, seq)).await?;
     }
     Ok(Answer::double(0))
+}
+
+/// `POST /offline/clean`: the same, with the token as a cookie or in the body.
+pub(super) async fn clear_by_post(
+    State(face): State<Face>,
+    holder: Option<Holder>,
+    form: Form,
+) -> Said {
+    let holder = match holder {
+        Some(holder) => holder,
+        None => by_body(&face, &form).await?,
+    };
+    clear(State(face), holder).await
+}
+
+async fn answer(
+    face: &Face,
+    holder: Holder,
+    dialect: Dialect,
+    form: fn(&[u8]) -> Option<Vec<u8>>,
+) -> Said {
+    let packets = packets(face, holder, dialect, form).await?;
+    Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
 }
 
 /// The oldest stored messages as `form` makes them: fewer of them where it cannot make all.
@@ -67,7 +101,7 @@ async fn packets(
     let (last, formed) = read.await?;
     let formed = formed.ok_or_else(Answer::unavailable)?;
     if let Some(last) = last {
-        let mut read = face.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = lock(&face.0.read_up_to);
         if read.len() >= READERS_MAX {
             // Who cleared nothing so far reads again.
             read.clear();
@@ -85,6 +119,10 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out
+}
+
+fn plain(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(bytes.into())
 }
 
 /// Compressed, at the first level whose output holds no line end: clients cut the answer there.

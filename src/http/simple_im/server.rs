@@ -17,7 +17,7 @@ pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
     }
     // Who names a device reads double brackets.
     let device = form.get("device").map(|device| Box::from(device.as_bytes()));
-    let double = device.is_some();
+    let double = face.double(device.is_some());
     let Some((phone, password)) = form.pair("phone", "password") else {
         return Err(if double { missing(&form) } else { Answer::crash() });
     };
@@ -37,13 +37,13 @@ pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
     };
     let token = new_token();
     let record = record_of(&face, &account, device.unwrap_or_default());
-    let (kept, ttl) = (token.clone(), face.0.token_ttl);
+    let (kept, ttl) = (token.clone(), face.0.settings.token_ttl);
     let put =
         face.call(move |accounts| accounts.put_token(kept.as_bytes(), &record, ttl, now_ms()));
     if put.await.is_err() {
         return Err(Answer::of(double, if double { 3 } else { 2 }));
     }
-    Ok(at(Answer::of(double, 0), &face.0.address)
+    Ok(at(Answer::of(double, 0), &face.0.settings.address)
         .table(" [response.user]")
         .text("token", token.as_bytes())
         .number("id", account.id.0.into()))
@@ -55,7 +55,7 @@ fn missing(form: &Form) -> Answer {
 }
 
 fn record_of(face: &Face, account: &Account, device: Box<[u8]>) -> TokenRecord {
-    let Address { host, port } = &face.0.address;
+    let Address { host, port } = &face.0.settings.address;
     TokenRecord {
         user: account.id,
         name: Some(account.name.clone()).filter(|name| !name.is_empty()),
@@ -72,7 +72,7 @@ pub(super) async fn reconnect(State(face): State<Face>, headers: HeaderMap, form
         return Err(nothing().await);
     }
     let cookie = cookie_token(&headers);
-    let double = cookie.is_some();
+    let double = face.double(cookie.is_some());
     let (id, token) = match cookie {
         Some(token) => (form.get("id").map(str::to_owned), token),
         None => match form.pair("id", "token") {
@@ -82,7 +82,9 @@ pub(super) async fn reconnect(State(face): State<Face>, headers: HeaderMap, form
     };
     let id = id.and_then(|id| id.parse().ok()).map(UserId).ok_or_else(Answer::crash)?;
     match face.call(move |accounts| accounts.token(&token, now_ms())).await {
-        Ok(Some(record)) if record.user == id => Ok(at(Answer::of(double, 0), &face.0.address)),
+        Ok(Some(record)) if record.user == id => {
+            Ok(at(Answer::of(double, 0), &face.0.settings.address))
+        }
         Ok(Some(_)) | Err(_) => Err(refused(double, 2, "Unkown Error")),
         Ok(None) => Err(refused(double, 1, "Token Error")),
     }
@@ -100,7 +102,7 @@ fn refused(double: bool, status: u32, reason: &str) -> Answer {
 /// the token moves to one that is.
 pub(super) async fn failed(State(face): State<Face>, headers: HeaderMap, form: Form) -> Said {
     let cookie = cookie_token(&headers);
-    let double = cookie.is_some();
+    let double = face.double(cookie.is_some());
     let Some(token) = cookie.or_else(|| form.get("token").map(token_bytes)) else {
         return Err(nothing().await);
     };
@@ -109,7 +111,7 @@ pub(super) async fn failed(State(face): State<Face>, headers: HeaderMap, form: F
         Ok(None) => return Err(refused(double, 1, "Token error")),
         Err(_) => return Err(refused(double, 2, "Unkown Error")),
     };
-    let Address { host, port } = &face.0.address;
+    let Address { host, port } = &face.0.settings.address;
     let same = *record.ip == *host.as_bytes() && record.port == *port;
     if is_there(&record).await {
         return Err(match double {
@@ -119,11 +121,11 @@ pub(super) async fn failed(State(face): State<Face>, headers: HeaderMap, form: F
     }
     if !same {
         let moved = TokenRecord { ip: host.as_bytes().into(), port: *port, ..record };
-        let ttl = face.0.token_ttl;
+        let ttl = face.0.settings.token_ttl;
         let put = face.call(move |accounts| accounts.put_token(&token, &moved, ttl, now_ms()));
         put.await.map_err(|_| refused(double, 2, "Unkown Error"))?;
     }
-    Ok(at(Answer::of(double, 0), &face.0.address))
+    Ok(at(Answer::of(double, 0), &face.0.settings.address))
 }
 
 /// Whether somebody listens where the token says.

@@ -28,6 +28,10 @@ struct Site {
 }
 
 fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
+    on_a_site_with(|settings| settings.token_ttl = ttl, test);
+}
+
+fn on_a_site_with(set: impl FnOnce(&mut Settings), test: impl FnOnce(Site)) {
     let folder = tempfile::tempdir().expect("a folder");
     let open = || SqliteStore::open(&folder.path().join("a.db"), Options::default());
     let mut store = open().expect("a store");
@@ -45,7 +49,15 @@ fn on_a_site(ttl: Duration, test: impl FnOnce(Site)) {
     let im = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = im.local_addr().expect("bound").port();
     let accounts = Box::new(SimpleIm::new(open().expect("a store"), tenant));
-    let face = Face::new(accounts, Address { host: "127.0.0.1".to_owned(), port }, ttl);
+    let mut settings = Settings {
+        address: Address { host: "127.0.0.1".to_owned(), port },
+        token_ttl: LONG,
+        brackets: Brackets::Auto,
+        registration: true,
+        deflate: true,
+    };
+    set(&mut settings);
+    let face = Face::new(accounts, settings);
     let address = served(routes(face));
     let user = UserKey { tenant, id: UserId(1) };
     test(Site { address, store, user, im, folder });
@@ -244,13 +256,53 @@ fn names_have_as_many_characters_as_the_original_s_columns() {
 }
 
 #[test]
+fn nobody_makes_himself_a_user_where_that_is_off() {
+    on_a_site_with(
+        |settings| settings.registration = false,
+        |site| {
+            let body = "name=cat&phone=18500000003&password=pw";
+            let refused = "[[response]] status = 2 reason = \"Unknown reason\"";
+            assert_eq!(site.post("/user", body), refused);
+            let login = site.post("/server/login", "phone=18500000003&password=pw");
+            assert_eq!(login, "[response] status = 2");
+        },
+    );
+}
+
+#[test]
+fn brackets_are_the_configuration_s_where_the_question_does_not_tell() {
+    on_a_site_with(
+        |settings| settings.brackets = Brackets::Double,
+        |site| {
+            let answer = site.post("/server/login", &format!("phone={ANN}&password=pw"));
+            assert!(answer.starts_with("[[response]] status = 0 server = "), "{answer}");
+            let token = answer.split('"').nth(5).expect("a token").replace('+', "%2B");
+            let body = format!("id=1&token={token}");
+            assert_eq!(site.post("/server/reconnect", &body), at(&site, "[[response]]"));
+            let online = "[[response]] status = 1 reason = \"IM is online\"";
+            assert_eq!(site.post("/server/failed", &body), online);
+        },
+    );
+    on_a_site_with(
+        |settings| settings.brackets = Brackets::Single,
+        |site| {
+            let body = format!("phone={ANN}&password=pw&device=android");
+            assert!(site.post("/server/login", &body).starts_with("[response] status = 0 "));
+        },
+    );
+}
+
+#[test]
 fn a_store_that_is_down_denies_no_token() {
     on_a_site(LONG, |site| {
         let token = site.token_of(ANN);
         site.take_tokens_away();
         let body = format!("token={}", token.replace('+', "%2B"));
         assert_eq!(site.post("/server/failed", &body), "[response] status = 2");
-        assert_eq!(site.post("/server/reconnect", &format!("id=1&{body}")), "[response] status = 2");
+        assert_eq!(
+            site.post("/server/reconnect", &format!("id=1&{body}")),
+            "[response] status = 2"
+        );
         let unknown = "[[response]] status = 2 reason = \"Unkown Error\"";
         assert_eq!(site.with_cookie("POST", "/server/failed", &token, ""), unknown);
         assert_eq!(site.with_cookie("POST", "/server/reconnect", &token, "id=1"), unknown);
@@ -312,8 +364,32 @@ fn offline_messages_are_read_newest_first_and_cleared_as_far_as_they_were_read()
         assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [3]);
         let plain = site.post("/offline", &format!("token={token}"));
         assert!(plain.starts_with("[[response]] status = 0\r\n[[m]] "), "{plain}");
-        let refused = site.post("/offline", "token=nothing");
-        assert_eq!(refused, "[[response]] status = 1 r = \"Token error\"");
+        for path in ["/offline", "/offline/get", "/offline/clean"] {
+            let refused = site.post(path, "token=nothing");
+            assert_eq!(refused, "[[response]] status = 1 r = \"Token error\"", "{path}");
+        }
+        // As the clients before cookies ask, and after them those before compression.
+        let body = format!("token={}", token.replace('+', "%2B"));
+        let read = site.post("/offline/get", &body);
+        let nested = "[[response]] status = 0\r\n[[m]] ";
+        assert!(read.starts_with(nested) && read.contains("[m.to] id = 1"), "{read}");
+        assert_eq!(site.post("/offline/clean", &body), "[[response]] status = 0");
+        let (rows, _) = site.store.read(user, 0, 10, 1000).expect("the store works");
+        assert!(rows.is_empty(), "{rows:?}");
+    });
+}
+
+#[test]
+fn offline_messages_are_as_they_are_where_clients_cannot_inflate() {
+    let set = |settings: &mut Settings| settings.deflate = false;
+    on_a_site_with(set, |mut site| {
+        let token = site.token_of(ANN);
+        let user = site.user;
+        let append = Append { user, seq: 1, message: message(user, 1), binding: None };
+        assert_eq!(site.store.write(&[Write::Append(append)]), [Ok(())]);
+        let read = site.with_cookie("GET", "/offline", &token, "");
+        let flat = "[[response]] status = 0\r\n[[m]] ";
+        assert!(read.starts_with(flat) && read.contains(" to = 1"), "{read}");
     });
 }
 
