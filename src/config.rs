@@ -205,6 +205,12 @@ impl Config {
         protocols::advertised(&self.keys, &self.listeners)
     }
 
+    /// How the passwords of the HTTP login are judged: as those of the clients sent there.
+    pub(crate) fn login_realm(&self) -> Option<Realm> {
+        let listener = protocols::with_http_login(&self.listeners)?;
+        self.realms.get(listener.realm).copied()
+    }
+
     pub(crate) fn data_dir(&self) -> &Path {
         Path::new(&self.keys.node.data_dir)
     }
@@ -324,6 +330,14 @@ impl Checker<'_> {
         let allow = if protocol.is_door() { self.allow_list() } else { Vec::new() };
         let bind = bind?;
         let realm = protocols::realm(&self.parsed.raw, protocol, bind.ip().is_loopback());
+        if tenant != 0 && realm.tokens && realm.mode != AuthMode::Open {
+            let text = format!(
+                "{0} logs in with tokens of its HTTP side, which are of node.tenant; remove this, \
+                 or give the tenant a node of its own",
+                protocol.name()
+            );
+            self.wrong(&format!("{name}.tenant"), text);
+        }
         self.exposure(name, protocol, bind, realm, &allow);
         let ack = match row.ack {
             ListenerAck::Inherit => self.parsed.raw.delivery.ack,

@@ -21,7 +21,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::authority::Authority;
 use crate::config::Config;
+use crate::config::keys::AuthMode;
 use crate::exit::Failure;
 use crate::gateway::{Gateway, Sample, Snapshot};
 use crate::logging::Throttle;
@@ -41,10 +43,14 @@ pub(crate) fn admin_routes(gateway: Arc<dyn Gateway>) -> Router {
 ///
 /// # Errors
 /// The store cannot be opened.
-pub(crate) fn protocol_routes(config: &Config) -> Result<Router, Failure> {
+pub(crate) fn protocol_routes(config: &Config, authority: &Authority) -> Result<Router, Failure> {
     let Some(settings) = simple_im::Settings::of(config) else { return Ok(Router::new()) };
     let Some(accounts) = stores::accounts(config)? else { return Ok(Router::new()) };
-    Ok(simple_im::routes(simple_im::Face::new(accounts, settings)))
+    let judge = match config.login_realm().filter(|realm| realm.mode != AuthMode::Local) {
+        Some(realm) => Some(authority.judge(config, realm)?),
+        None => None,
+    };
+    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, settings)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

@@ -7,6 +7,7 @@
 //! client's socket while serving (the shards') or a blocking store call on a shard (the sidecar's).
 #![forbid(unsafe_code)]
 
+mod authority;
 mod chat;
 mod cli;
 mod config;

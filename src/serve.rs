@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use rustls::ServerConfig;
 
+use crate::authority::Authority;
 use crate::config::{Certificate, Config};
 use crate::exit::Failure;
 use crate::gateway::Gateway;
@@ -49,8 +50,9 @@ pub(crate) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let signals = runtime
         .block_on(async { Signals::new() })
         .map_err(|error| Failure::other("signals cannot be handled", error))?;
-    let gateway = wiring::start(&config, tls)?;
-    let control = Control { config, file: file.map(Path::to_owned), level, gateway };
+    let authority = Authority::open(&config)?;
+    let gateway = wiring::start(&config, &authority, tls)?;
+    let control = Control { config, authority, file: file.map(Path::to_owned), level, gateway };
     let result = runtime.block_on(control.run(signals, greeting.as_deref()));
     // A drain that was cut short is not waited for.
     runtime.shutdown_background();
@@ -92,6 +94,7 @@ pub(crate) fn check_certificate(config: &Config) -> Result<(), Failure> {
 /// The control loop.
 struct Control {
     config: Config,
+    authority: Authority,
     file: Option<PathBuf>,
     level: LevelHandle,
     gateway: Arc<dyn Gateway>,
@@ -133,7 +136,7 @@ impl Control {
         let mut doors = Vec::new();
         let admin = http::admin_routes(Arc::clone(&self.gateway));
         let faces = match self.config.http {
-            Some(_) => http::protocol_routes(&self.config)?,
+            Some(_) => http::protocol_routes(&self.config, &self.authority)?,
             None => Router::new(),
         };
         match (self.config.http, self.config.admin) {

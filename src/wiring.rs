@@ -27,6 +27,7 @@ use shards::limits::{self, mesh_ring};
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig};
 use storage::sidecar::{Observer, Port, Sidecar};
 
+use crate::authority::Authority;
 use crate::config::Config;
 use crate::engine::{self, Choice, Kind};
 use crate::exit::Failure;
@@ -40,6 +41,7 @@ use crate::stores;
 /// An address cannot be bound, the kernel refuses an engine, the store cannot be opened.
 pub(crate) fn start(
     config: &Config,
+    authority: &Authority,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Arc<dyn Gateway>, Failure> {
     let choice = Choice::of(config.keys.node.io);
@@ -47,13 +49,14 @@ pub(crate) fn start(
         tracing::warn!("running on epoll instead of io_uring: {refusal}");
     }
     match choice.kind {
-        Kind::Uring => start_on::<UringIo>(config, tls, choice),
-        Kind::Epoll => start_on::<EpollIo>(config, tls, choice),
+        Kind::Uring => start_on::<UringIo>(config, authority, tls, choice),
+        Kind::Epoll => start_on::<EpollIo>(config, authority, tls, choice),
     }
 }
 
 fn start_on<E: Engine>(
     config: &Config,
+    authority: &Authority,
     tls: Option<Arc<ServerConfig>>,
     choice: Choice,
 ) -> Result<Arc<dyn Gateway>, Failure> {
@@ -72,7 +75,7 @@ fn start_on<E: Engine>(
     }
     let made: Vec<Made<E::Peer>> =
         threads.iter().map(ShardThread::made).collect::<Result<_, Failure>>()?;
-    let backends = backends::open(config)?;
+    let backends = backends::open(config, authority)?;
     let first_seq = backends.first_seq;
     let tenants = stores::tenant_ids(config)?;
     let wakers = made.iter().map(|made| waker_fn(made.waker.clone())).collect();

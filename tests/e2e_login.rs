@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use codec::PublishKind::User;
 use codec::binary::client::Tail;
-use common::{Client, Door, Gateway, Seen, Setup, Stream, Want, connect_packet, hear, id};
+use common::{
+    Ask, Client, Door, Gateway, ImClient, Seen, Setup, Stream, Want, connect_packet, hear, id,
+};
 
 #[track_caller]
 fn expect_denied(gateway: &Gateway, name: &str, password: &str) {
@@ -143,6 +145,38 @@ fn user_centre_decides_and_names_the_user() {
     other.note_to_self(1234, id(1), "to 1234");
     client.take_push(id(1), "to 1234");
     assert!(!gateway.log().contains("a+b c") && !gateway.log().contains("a%2Bb"));
+}
+
+#[test]
+fn user_centre_decides_about_the_http_login_too_and_open_logins_share_their_ids() {
+    let centre = Centre::start(|body| {
+        let verdict = match body {
+            "username=18500000009&password=right" => r#"{"result":"pass","uid":1234}"#,
+            _ => r#"{"result":"denied"}"#,
+        };
+        (200, verdict.to_owned())
+    });
+    let gateway = centre.setup().everyone().start();
+    let login = |gateway: &Gateway, body: &str| {
+        Ask::post("/server/login", body).send(gateway.site().http())
+    };
+    let told = login(&gateway, "phone=18500000009&password=wrong");
+    assert_eq!(told.text(), "[response] status = 1");
+    let told = login(&gateway, "phone=18500000009&password=right");
+    assert!(told.text().ends_with(" id = 1234"), "{told:?}");
+    ImClient::dial(&gateway, 1234, "android").login(&told.quoted("token"));
+    // Neither name has a number of its own: who comes first has the first id, whichever way.
+    let gateway = Setup::new().everyone().start();
+    let told = login(&gateway, "phone=alice&password=any");
+    let id = told.text().rsplit(' ').next().and_then(|id| id.parse::<u32>().ok());
+    let id = id.unwrap_or_else(|| panic!("{told:?}"));
+    let mut bob = gateway.dial();
+    bob.login("bob", "any", Tail::Plain);
+    let mut alice = gateway.dial();
+    alice.login("alice", "any", Tail::Plain);
+    bob.publish(Want::User(id), common::id(1), "hello");
+    alice.take_push(common::id(1), "hello");
+    bob.expect_ack(User, common::id(1));
 }
 
 #[test]

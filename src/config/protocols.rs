@@ -95,9 +95,14 @@ pub(super) fn realm(raw: &Raw, protocol: ProtocolId, loopback: bool) -> Realm {
     Realm { mode, password_optional, tokens: protocol == ProtocolId::SimpleIm }
 }
 
+/// The first listener whose clients log in over HTTP.
+pub(super) fn with_http_login(listeners: &[Listener]) -> Option<&Listener> {
+    listeners.iter().find(|listener| listener.protocol == ProtocolId::SimpleIm)
+}
+
 /// Where clients of the HTTP login are sent; `None`: nobody listens there.
 pub(super) fn advertised(raw: &Raw, listeners: &[Listener]) -> Option<Address> {
-    let own = listeners.iter().find(|listener| listener.protocol == ProtocolId::SimpleIm)?;
+    let own = with_http_login(listeners)?;
     let address = match raw.simple_im.advertise.rsplit_once(':') {
         Some((host, port)) => (host.to_owned(), port.parse().ok()?),
         None => (own.bind.ip().to_string(), own.bind.port()),

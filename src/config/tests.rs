@@ -114,6 +114,10 @@ fn each_rule_between_keys_names_its_key_and_what_would_be_right() {
             "[protocol.simple-im]\nadvertise = \"here\"",
             "r.toml:2:1: protocol.simple-im.advertise: \"here\" is no address and port",
         ),
+        (
+            "[[listener]]\nprotocol = \"simple-im\"\ntransport = \"tcp\"\ntenant = \"a/b\"",
+            "r.toml:4:1: listener[0].tenant: simple-im logs in with tokens of its HTTP side",
+        ),
         ("[tls]\ncert = \"a.pem\"", "r.toml:2:1: tls.cert: has no tls.key"),
         ("[tls]\nkey = \"a.pem\"", "r.toml:2:1: tls.key: has no tls.cert"),
         ("[groups]\npool_max = 3", "r.toml:2:1: groups.pool_max: is less than groups.pool_size"),

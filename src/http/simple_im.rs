@@ -33,8 +33,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post};
-use storage::StoreError;
+use codec::TenantId;
 use storage::accounts::{Accounts, TokenRecord};
+use storage::auth::Authenticator;
+use storage::{AuthRequest, AuthVerdict, Proof, StoreError, TenantRef};
 use tokio::sync::Semaphore;
 
 use answer::Answer;
@@ -78,6 +80,9 @@ impl Settings {
 
 struct Shared {
     accounts: Mutex<Box<dyn Accounts>>,
+    /// Decides about passwords, where not the accounts do.
+    judge: Option<Mutex<Box<dyn Authenticator>>>,
+    tenant: TenantId,
     /// Bounds the calls that wait.
     turns: Semaphore,
     /// Bounds those that run, so that health and the drain find a blocking thread.
@@ -88,9 +93,15 @@ struct Shared {
 }
 
 impl Face {
-    pub(crate) fn new(accounts: Box<dyn Accounts>, settings: Settings) -> Self {
+    pub(crate) fn new(
+        accounts: Box<dyn Accounts>,
+        judge: Option<Box<dyn Authenticator>>,
+        settings: Settings,
+    ) -> Self {
         Self(Arc::new(Shared {
+            tenant: accounts.tenant(),
             accounts: Mutex::new(accounts),
+            judge: judge.map(Mutex::new),
             turns: Semaphore::new(CALLS_MAX),
             running: Semaphore::new(RUNNING_MAX),
             settings,
@@ -104,6 +115,26 @@ impl Face {
         call: impl FnOnce(&mut dyn Accounts) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.in_turn(move |shared| call(&mut **lock(&shared.accounts))).await
+    }
+
+    /// What the judge says about a password; `None`: it is the accounts' to say.
+    async fn verdict(&self, name: &str, password: &str) -> Option<Result<AuthVerdict, StoreError>> {
+        self.0.judge.as_ref()?;
+        let request = AuthRequest {
+            token: 0,
+            realm: 0,
+            tenant: TenantRef::Id(self.0.tenant),
+            name: name.as_bytes().into(),
+            proof: Proof::Password(password.as_bytes().into()),
+            device: Box::default(),
+            role: None,
+            taken: false,
+        };
+        let asked = self.in_turn(move |shared| {
+            let judge = shared.judge.as_ref().ok_or(StoreError::Unavailable)?;
+            Ok(lock(judge).authenticate(&request))
+        });
+        Some(asked.await)
     }
 
     /// Runs a call on a blocking thread, in its turn.

@@ -2,19 +2,15 @@
 //!
 //! Owns: which backend a configuration means. Never: threads, queues.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use storage::auth::{
-    Authenticator, ForwardRole as Forward, HttpConfig, Local, NoPassword, Open, OpenIds, Tokens,
-    UserCentre,
-};
+use storage::auth::Authenticator;
 use storage::groups::{RedisConfig, RedisGroups};
 use storage::sidecar::{Config as SidecarConfig, Limits};
 
-use crate::config::keys::{AuthMode, ForwardRole, GroupSource};
+use crate::authority::Authority;
+use crate::config::keys::{AuthMode, GroupSource};
 use crate::config::{Config, Realm};
-
 use crate::exit::Failure;
 use crate::stores;
 
@@ -29,7 +25,7 @@ pub(super) struct Backends {
 ///
 /// # Errors
 /// The store cannot be opened or read, a URL is wrong.
-pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
+pub(super) fn open(config: &Config, authority: &Authority) -> Result<Backends, Failure> {
     let mut store = stores::open(config)?;
     let last_seq = store
         .max_seq()
@@ -38,12 +34,11 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
         GroupSource::Store => Vec::new(),
         GroupSource::Redis => redis_groups(config)?.into_sources(),
     };
-    let ids = Arc::new(OpenIds::default());
     let open = config.realms.iter().any(|realm| realm.mode == AuthMode::Open);
     let sidecar = SidecarConfig {
         store,
-        open_ids: open.then(|| Arc::clone(&ids)),
-        authenticators: authenticators(config, &ids)?,
+        open_ids: open.then(|| authority.open_ids()),
+        authenticators: authenticators(config, authority)?,
         group_sources,
         limits: limits(config),
     };
@@ -53,60 +48,11 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
 /// Per auth thread, one for each realm.
 fn authenticators(
     config: &Config,
-    ids: &Arc<OpenIds>,
+    authority: &Authority,
 ) -> Result<Vec<Vec<Box<dyn Authenticator>>>, Failure> {
     let threads = usize::from(config.keys.auth.threads);
-    let centre = match config.realms.iter().any(|realm| realm.mode == AuthMode::Http) {
-        true => Some(user_centre(config, threads)?),
-        false => None,
-    };
-    let realm = |realm: &Realm| authenticator(config, *realm, ids, centre.as_ref());
+    let realm = |realm: &Realm| authority.judge(config, *realm);
     (0..threads).map(|_| config.realms.iter().map(realm).collect()).collect()
-}
-
-fn authenticator(
-    config: &Config,
-    realm: Realm,
-    ids: &Arc<OpenIds>,
-    centre: Option<&UserCentre>,
-) -> Result<Box<dyn Authenticator>, Failure> {
-    let mut judge: Box<dyn Authenticator> = match (realm.mode, centre) {
-        (AuthMode::Open, _) => {
-            return Ok(Box::new(Open::new(stores::directory(config)?, Arc::clone(ids))));
-        }
-        (AuthMode::Http, Some(centre)) => Box::new(centre.sibling(stores::directory(config)?)),
-        _ => Box::new(Local::new(stores::directory(config)?)),
-    };
-    if realm.password_optional {
-        judge = Box::new(NoPassword::new(stores::directory(config)?, judge));
-    }
-    if realm.tokens
-        && let Some(accounts) = stores::accounts(config)?
-    {
-        judge = Box::new(Tokens::new(accounts, stores::directory(config)?, judge, now_ms));
-    }
-    Ok(judge)
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
-}
-
-fn user_centre(config: &Config, connections: usize) -> Result<UserCentre, Failure> {
-    let auth = &config.keys.auth;
-    let http = HttpConfig {
-        url: auth.http_url.clone(),
-        forward_role: match auth.http_forward_role {
-            ForwardRole::WhenPresent => Forward::WhenPresent,
-            ForwardRole::Never => Forward::Never,
-            ForwardRole::Always => Forward::Always,
-        },
-        timeout: Duration::from_millis(auth.http_timeout_ms),
-        connections,
-    };
-    UserCentre::new(&http, stores::directory(config)?)
-        .map_err(|error| Failure::other("auth.http_url", error))
 }
 
 fn redis_groups(config: &Config) -> Result<RedisGroups, Failure> {

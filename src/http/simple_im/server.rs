@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use codec::UserId;
 use storage::accounts::{Account, Login, TokenRecord, new_token};
+use storage::{AuthVerdict, StoreError};
 use tokio::net::TcpStream;
 
 use super::answer::Answer;
@@ -21,10 +22,7 @@ pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
     let Some((phone, password)) = form.pair("phone", "password") else {
         return Err(if double { missing(&form) } else { Answer::crash() });
     };
-    let call = move |accounts: &mut dyn storage::accounts::Accounts| {
-        accounts.login(phone.as_bytes(), password.as_bytes())
-    };
-    let account = match face.call(call).await {
+    let account = match judged(&face, phone, password).await {
         Ok(Login::User(account)) => account,
         Ok(Login::WrongPassword) if double => return Err(Answer::double(1).reason("Mismatch")),
         Ok(Login::WrongPassword) => return Err(Answer::single(1)),
@@ -47,6 +45,21 @@ pub(super) async fn login(State(face): State<Face>, form: Form) -> Said {
         .table(" [response.user]")
         .text("token", token.as_bytes())
         .number("id", account.id.0.into()))
+}
+
+/// Whose phone number and password these are: as on the socket, the realm decides.
+async fn judged(face: &Face, phone: String, password: String) -> Result<Login, StoreError> {
+    match face.verdict(&phone, &password).await.transpose()? {
+        None => {
+            face.call(move |accounts| accounts.login(phone.as_bytes(), password.as_bytes())).await
+        }
+        Some(AuthVerdict::Pass { user, name }) => {
+            let name = name.map_or_else(|| phone.into_bytes().into(), |name| (*name).into());
+            Ok(Login::User(Account { id: user.id, name, ..Account::default() }))
+        }
+        Some(AuthVerdict::Denied) => Ok(Login::WrongPassword),
+        Some(AuthVerdict::UnknownTenant | AuthVerdict::Unavailable) => Err(StoreError::Unavailable),
+    }
 }
 
 fn missing(form: &Form) -> Answer {

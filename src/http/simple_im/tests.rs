@@ -57,7 +57,7 @@ fn on_a_site_with(set: impl FnOnce(&mut Settings), test: impl FnOnce(Site)) {
         deflate: true,
     };
     set(&mut settings);
-    let face = Face::new(accounts, settings);
+    let face = Face::new(accounts, None, settings);
     let address = served(routes(face));
     let user = UserKey { tenant, id: UserId(1) };
     test(Site { address, store, user, im, folder });
