@@ -211,7 +211,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Appends a push to the user called `own_name`.
+/// Appends a push to the user called `own_name`, which is UTF-8.
 ///
 /// Of a field that comes twice the last counts, so the gateway's fields behind the sender's own
 /// Message overrule whatever he wrote there, and what the gateway does not know passes untouched.
