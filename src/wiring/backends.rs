@@ -11,6 +11,7 @@ use storage::auth::{
 };
 use storage::groups::{RedisConfig, RedisGroups};
 use storage::sidecar::{Config as SidecarConfig, Limits};
+use storage::store::SEQ_IMPORTED_MAX;
 
 use crate::config::keys::{AuthMode, ForwardRole, GroupSource};
 use crate::config::{Config, Realm};
@@ -21,7 +22,7 @@ use crate::stores;
 /// Opened backends.
 pub(super) struct Backends {
     pub(super) sidecar: SidecarConfig,
-    /// Above every `seq` in the store.
+    /// Above every `seq` in the store, and those that it may give.
     pub(super) first_seq: u64,
 }
 
@@ -47,7 +48,7 @@ pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
         group_sources,
         limits: limits(config),
     };
-    Ok(Backends { sidecar, first_seq: last_seq + 1 })
+    Ok(Backends { sidecar, first_seq: last_seq.max(SEQ_IMPORTED_MAX) + 1 })
 }
 
 /// Per auth thread, one for each realm.

@@ -71,13 +71,19 @@ local function note_age(user, row)
   redis.call('ZADD', 'ringpost_age', time_ms, user .. row:sub(1, 8))
 end
 
--- Into the user's rows and his list, which belongs to others, too: its state is never an error.
-local function put(user, row, push)
-  local rows, list, bytes = keys_of(user)
+-- Into the user's rows and account.
+local function add(user, row)
+  local rows, _, bytes = keys_of(user)
   redis.call('ZADD', rows, 0, row)
   if aged then note_age(user, row) end
-  redis.pcall(push, list, text_of(row))
   count(bytes, bytes_of(row))
+end
+
+-- Into his list, too, which belongs to others as well: its state is never an error.
+local function put(user, row, push)
+  local _, list = keys_of(user)
+  add(user, row)
+  redis.pcall(push, list, text_of(row))
 end
 
 -- Out of the user's rows and account, not yet out of the store's.
@@ -241,6 +247,82 @@ function todo.drop()
     release(letter:sub(26))
   end
   return ''
+end
+
+-- The elements of the user's list that no row of his has, from the oldest on: at most so many, and
+-- so many bytes of what is longer than so many of one. First the last seq given to such a one; then
+-- for each its place, its digest, what became of it, and its packet.
+function todo.foreign()
+  local limit, bytes_max, element_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+  local found = { redis.call('HGET', 'ringpost_imports', 'seq') or '0' }
+  if out_of_memory then return found end
+  local rows, list = keys_of(ARGV[3])
+  local ours = {}
+  for _, row in ipairs(redis.call('ZRANGE', rows, 0, -1)) do
+    local text = text_of(row)
+    ours[text] = (ours[text] or 0) + 1
+  end
+  local at, count, bytes = 0, 0, 0
+  while true do
+    local elements = redis.call('LRANGE', list, at, at + 63)
+    if #elements == 0 then return found end
+    for _, element in ipairs(elements) do
+      local known = ours[element] or 0
+      ours[element] = known - 1
+      if known <= 0 then
+        -- A packet, or the name of a key that holds it.
+        local state, packet = 'packet', element
+        if element:sub(1, 1) ~= '[' then packet = redis.pcall('GET', element) end
+        if not packet then
+          state, packet = 'expired', ''
+        elseif type(packet) ~= 'string' or #packet > element_max then
+          state, packet = 'unreadable', ''
+        end
+        count, bytes = count + 1, bytes + #packet
+        for _, part in ipairs({ tostring(at), redis.sha1hex(element), state, packet }) do
+          found[#found + 1] = part
+        end
+        if count == limit or bytes > bytes_max then return found end
+      end
+      at = at + 1
+    end
+  end
+end
+
+-- Makes rows of such elements, which keep their places in the list, and puts aside those of which
+-- none can be made. They were here before, so no cap refuses them. Ends where the list is not any
+-- more what it was. Returns how many are done.
+function todo.import()
+  local user, last = ARGV[3], ARGV[4]
+  local rows, list = keys_of(user)
+  local stored = redis.call('HGET', 'ringpost_imports', 'seq') or '0'
+  -- Somebody else, or this very call, was here first.
+  if out_of_memory or stored ~= last then return '0' end
+  local seq, done, gone = tonumber(last), 0, '\0ringpost'
+  for at = 5, #ARGV, 4 do
+    local index, digest, fate, row = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local element = redis.call('LINDEX', list, index)
+    if not element or redis.sha1hex(element) ~= digest then break end
+    if row == '' then
+      redis.call('RPUSH', 'ringpost_aside_' .. rows:sub(#'ringpost_rows_' + 1), element)
+      redis.call('LSET', list, index, gone)
+    else
+      local place
+      repeat
+        seq = seq + 1
+        place = struct.pack('>I4I4', math.floor(seq / 4294967296), seq % 4294967296)
+      until not find(rows, place)
+      row = place .. row:sub(9)
+      if text_of(row) ~= element then redis.call('LSET', list, index, text_of(row)) end
+      add(user, row)
+      rows_total, bytes_total = rows_total + 1, bytes_total + bytes_of(row)
+    end
+    redis.call('HINCRBY', 'ringpost_imports', fate, 1)
+    done = done + 1
+  end
+  redis.call('LREM', list, 0, gone)
+  redis.call('HSET', 'ringpost_imports', 'seq', string.format('%.0f', seq))
+  return tostring(done)
 end
 
 local result = todo[ARGV[1]]()
