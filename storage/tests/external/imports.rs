@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use codec::{Content, GroupId, GroupKey, ProtocolId, Target, TenantId, UserId, UserKey};
+use codec::{Content, ProtocolId, Target, TenantId, UserId, UserKey};
 use redis::Commands as _;
 use storage::store::{Imports, SEQ_IMPORTED_MAX};
 use storage::{Accounts, Admin as _, Caps, ExternalConfig, ExternalStore, Row, Store};
@@ -96,19 +96,15 @@ fn every_revision_s_messages_and_pointers_become_rows_in_the_order_of_the_list()
             6 | 10 => Some(7),
             _ => None,
         };
-        let to = group.map_or(Target::User(user(2)), |id| {
-            Target::Group(GroupKey { tenant: TenantId(0), id: GroupId(id) })
-        });
+        let to = match group {
+            Some(id) => Target::Group(crate::forms::group(id)),
+            None => Target::User(user(2)),
+        };
         assert_eq!((row.message.to, row.message.protocol), (to, ProtocolId::SimpleIm));
         assert_eq!(row.message.from, (number != 11).then(|| user(1)), "{number}");
-        let timeless = [1, 3, 11].contains(&number);
-        let seconds = if number == 4 { 1_443_856_541 } else { number.min(9) };
-        let seconds = [0, 0, 0, 0, 5, 6, 5, 7, 8, 9, 0]
-            .get(number - 1)
-            .map_or(seconds, |s| if *s == 0 { seconds } else { *s });
-        match timeless {
-            true => assert!(u128::from(row.message.time_ms) >= now, "{number}: when it was found"),
-            false => assert_eq!(row.message.time_ms, seconds as u64 * 1000, "{number}"),
+        match [0, 2, 0, 1_443_856_541, 5, 6, 5, 7, 8, 9, 0][number - 1] {
+            0 => assert!(u128::from(row.message.time_ms) >= now, "{number}: when it was found"),
+            seconds => assert_eq!(row.message.time_ms, seconds * 1000, "{number}"),
         }
     }
     assert_eq!(rows[8].message.content(), Content::Image("8"));
