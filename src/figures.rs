@@ -80,6 +80,10 @@ pub(crate) fn of_store(snapshot: &StoreSnapshot) -> Vec<Sample> {
     let bound = |name, len| {
         Sample::gauge("sidecar_queue_bound", "The queues' bounds.", len).labelled("queue", name)
     };
+    let imported = |fate, count| {
+        Sample::counter("store_imports", "Found in lists of others, by what became of it.", count)
+            .labelled("result", fate)
+    };
     vec![
         times,
         Sample::counter("store_rows", "Rows committed.", store.rows),
@@ -96,6 +100,10 @@ pub(crate) fn of_store(snapshot: &StoreSnapshot) -> Vec<Sample> {
         ),
         Sample::counter("store_updates_refused", "Marks refused for good.", store.updates_refused),
         Sample::counter("store_changes", "Changes made by another process.", store.changes),
+        imported("message", store.imports.messages),
+        imported("expired", store.imports.expired),
+        imported("other", store.imports.others),
+        imported("unreadable", store.imports.unreadable),
         verdict("passed", auth.passed),
         verdict("denied", auth.denied),
         verdict("unavailable", auth.unavailable),

@@ -39,12 +39,14 @@ mod body;
 pub mod client;
 mod emit;
 mod fields;
+mod kept;
 mod lexer;
 mod notice;
 mod push;
 mod scan;
 
 pub use fields::NAME_MAX;
+pub use kept::{Kept, read_message};
 pub use scan::PACKET_MAX;
 
 use body::{Body, Media};
@@ -324,8 +326,7 @@ impl Session {
                 self.publish(fields, Destination::User(to), scratch)
             }
             Some(Kind::GroupMessage) => {
-                let keys = [Field::GroupTable, Field::GroupId, Field::Group];
-                let to = GroupId(fields.number_of(&keys)?);
+                let to = GroupId(fields.number_of(&GROUP_FIELDS)?);
                 self.publish(fields, Destination::Group(to), scratch)
             }
             Some(Kind::Ack) => fields.id().map(Packet::Ack),
@@ -410,13 +411,8 @@ impl Session {
         scratch: &'a mut Vec<u8>,
     ) -> Result<Packet<'a>, WireError> {
         let id = fields.id()?;
-        let media = match fields.has(Field::Type) {
-            true => Media::from_name(fields.escaped(Field::Type)?.0),
-            false => Media::Text,
-        };
         let device = self.login.as_ref().map_or(&b""[..], |login| &login.device);
-        body::put_head(media, device, scratch);
-        fields.put_text(Field::Text, scratch)?;
+        put_body(fields, device, scratch)?;
         // A login does not tell these two apart; the first message does.
         let tables = fields.has(Field::ToTable) || fields.has(Field::GroupTable);
         if self.dialect == Dialect::Nested && !tables {
@@ -487,6 +483,19 @@ fn hash(proof: Proof<'_>) -> u64 {
     }
     hasher.finish()
 }
+
+/// Appends the body of a message: what its packet says, from `device`.
+fn put_body(fields: &Fields<'_, '_>, device: &[u8], out: &mut Vec<u8>) -> Result<(), WireError> {
+    let media = match fields.has(Field::Type) {
+        true => Media::from_name(fields.escaped(Field::Type)?.0),
+        false => Media::Text,
+    };
+    body::put_head(media, device, out);
+    fields.put_text(Field::Text, out)
+}
+
+/// Where the group stands in a `gm`, in any revision.
+const GROUP_FIELDS: [Field; 3] = [Field::GroupTable, Field::GroupId, Field::Group];
 
 /// A ws text is UTF-8, but the texts of TCP clients may be anything.
 fn make_text(start: usize, out: &mut Vec<u8>) {

@@ -7,7 +7,9 @@ mod vectors;
 
 use codec::protocol::Protocol;
 use codec::simple_im::client::{Framer, ServerPacket, To as SendTo, decode_server};
-use codec::simple_im::{Dialect, NAME_MAX, PACKET_MAX, Settings, SimpleIm};
+use codec::simple_im::{
+    Dialect, NAME_MAX, PACKET_MAX, Settings, SimpleIm, read_message, write_message,
+};
 use codec::{
     Accepted, AnyProtocol, Content, Decoded, Failure, Malformed, Message, MessageId, Outgoing,
     ProtocolId, PublishKind, Push, Refusal, Target, TenantId, UserId,
@@ -578,4 +580,29 @@ fn the_client_s_side_frames_what_the_gateway_says() {
         assert_eq!(found.len(), 4, "{dialect:?}");
     }
     assert_eq!(client(Dialect::Device).user, UserId(1));
+}
+
+#[test]
+fn what_is_written_for_an_absent_user_is_read_again_and_what_is_no_message_is_told_apart() {
+    for dialect in DIALECTS {
+        let mut out = Vec::new();
+        let said = message(to_user(7), &body(b"say it"));
+        write_message(dialect, &said, &mut out);
+        let kept = read_message(&out).unwrap();
+        assert_eq!((kept.id, kept.group), (Some(said.id), None), "{dialect:?}");
+        assert_eq!(kept.from, said.from.map(|from| from.id));
+        assert_eq!(kept.time_s.map(u64::from), Some(said.time_ms / 1000));
+        assert_eq!(SimpleIm::content(&kept.body), Content::Text("say it"));
+    }
+    let wrong = |packet: &str| read_message(packet.as_bytes()).unwrap_err().what;
+    assert_eq!(wrong("[[a]] id = \"x\""), Malformed::UnknownCommand);
+    assert_eq!(wrong("[[gn]] id = \"x\" t = \"create_group\""), Malformed::UnknownCommand);
+    assert_eq!(wrong("[m] id = \"x\" [m.to] id = 2"), Malformed::Field);
+    assert_eq!(wrong("[gm] id = \"x\" c = \"no group\""), Malformed::Field);
+    assert_eq!(wrong("[m] c = \"unfinished"), Malformed::Truncated);
+    assert_eq!(wrong("[m] c = \"a\" [m] c = \"b\""), Malformed::TrailingBytes);
+    assert_eq!(wrong("what"), Malformed::Truncated);
+    assert_eq!(wrong(""), Malformed::Syntax);
+    let long = format!("[m] c = \"{}\"", "x".repeat(PACKET_MAX));
+    assert_eq!(wrong(&long), Malformed::TooLarge);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use storage::auth::Authenticator;
 use storage::groups::{RedisConfig, RedisGroups};
 use storage::sidecar::{Config as SidecarConfig, Limits};
+use storage::store::SEQ_IMPORTED_MAX;
 
 use crate::authority::Authority;
 use crate::config::keys::{AuthMode, GroupSource};
@@ -17,7 +18,7 @@ use crate::stores::Stores;
 /// Opened backends.
 pub(super) struct Backends {
     pub(super) sidecar: SidecarConfig,
-    /// Above every `seq` in the store.
+    /// Above every `seq` in the store, and those that it may give.
     pub(super) first_seq: u64,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn open(
         group_sources,
         limits: limits(config),
     };
-    Ok(Backends { sidecar, first_seq: last_seq + 1 })
+    Ok(Backends { sidecar, first_seq: last_seq.max(SEQ_IMPORTED_MAX) + 1 })
 }
 
 /// Per auth thread, one for each realm.

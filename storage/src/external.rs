@@ -29,7 +29,7 @@ pub use crate::redis::RedisProblem;
 use crate::redis::{self, Redis};
 use crate::request::{Append, Found, NameKind, Row, StoreError};
 use crate::roster::{answer, changes};
-use crate::store::{Caps, Store, StoredUser, Write};
+use crate::store::{Caps, Imports, Store, StoredUser, Write};
 
 /// Where the servers are, and how they are used.
 #[derive(Clone)]
@@ -322,6 +322,10 @@ impl Store for ExternalStore {
 
     fn expire(&mut self, now_ms: u64) -> Result<u64, StoreError> {
         self.redis.expire(now_ms)
+    }
+
+    fn imports(&mut self) -> Result<Imports, StoreError> {
+        self.redis.imports()
     }
 
     fn trouble(&self) -> Option<&str> {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::store::Imports;
+
 /// Upper bounds of the commit-time buckets, in microseconds: from a fast NVMe's flush to a stalled
 /// disk. One more bucket counts what is slower.
 pub const COMMIT_BOUNDS_US: [u64; 14] = [
@@ -52,6 +54,8 @@ pub struct StoreFigures {
     pub expired: u64,
     /// Changes made by another process.
     pub changes: u64,
+    /// What another system had left in the store, as last asked.
+    pub imports: Imports,
     /// Why writes fail at present, for the log and the readiness check; `None`: they do not.
     pub trouble: Option<String>,
     pub commit: CommitTimes,
@@ -145,6 +149,8 @@ pub(crate) struct StoreCounters {
     pub(crate) updates_refused: Count,
     pub(crate) expired: Count,
     pub(crate) changes: Count,
+    /// Written once in a while, and only where it changes.
+    imports: Mutex<Imports>,
     /// Empty: none. Written only when the store fails or comes back.
     trouble: Mutex<String>,
     commit_buckets: [Count; COMMIT_BOUNDS_US.len() + 1],
@@ -185,8 +191,16 @@ impl StoreCounters {
         text.clone_into(&mut self.trouble());
     }
 
+    pub(crate) fn set_imports(&self, imports: Imports) {
+        *self.imports() = imports;
+    }
+
     fn trouble(&self) -> MutexGuard<'_, String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn imports(&self) -> MutexGuard<'_, Imports> {
+        self.imports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn figures(&self) -> StoreFigures {
@@ -205,6 +219,7 @@ impl StoreCounters {
             updates_refused: self.updates_refused.value(),
             expired: self.expired.value(),
             changes: self.changes.value(),
+            imports: *self.imports(),
             trouble: Some(self.trouble().clone()).filter(|text| !text.is_empty()),
             commit: CommitTimes {
                 buckets: std::array::from_fn(|i| self.commit_buckets[i].value()),

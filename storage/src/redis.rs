@@ -13,6 +13,9 @@
 //!                                                      8       1        8       8
 //!   ringpost_requeued              SET of users
 //!   ringpost_totals                HASH: rows, bytes, dead_id, seq_max, aged, calls
+//!   ringpost_imports               HASH: the last seq of a row made of what others had put into a
+//!                                  list, and how many became what; see `import`
+//!   ringpost_aside_<tenant>_<user> LIST: what others had put into his and nobody can read
 //!   ringpost_tokens_<tenant>_<id>  ZSET: the keys of a user's tokens by age
 //!
 //!   row:  seq | charges | marks | stamp | time_ms | bytes | head len | body len
@@ -32,6 +35,7 @@
 //!   unavailable, and asking again does it once (except for the charge of a failed round).
 
 mod durability;
+mod import;
 mod row;
 mod simple_im;
 mod tokens;
@@ -42,11 +46,12 @@ use codec::{Target, UserKey};
 use redis::{Client, Cmd, Connection, FromRedisValue, RedisError, Value};
 
 pub use self::durability::RedisProblem;
+use self::import::Patience;
 use self::row::{DEAD_ROW_AT, Letter, NewRow, seq_bytes, user_bytes, user_of_bytes};
 use crate::admin::{AdminError, DeadLetter};
 use crate::breaker::{Breaker, Policy};
 use crate::request::{DeadReason, Row, StoreError};
-use crate::store::{Caps, ReadBudget, SEQ_MAX, Write};
+use crate::store::{Caps, ReadBudget, SEQ_IMPORTED_MAX, SEQ_MAX, Write};
 
 /// How to use Redis.
 #[derive(Clone)]
@@ -158,16 +163,21 @@ impl Redis {
     ) -> Result<(Vec<Row>, bool), StoreError> {
         let mut budget = ReadBudget::new(rows, bytes);
         let (mut taken, mut after) = (Vec::new(), after);
-        let key = row::key(user);
+        let (key, list) = (row::key(user), simple_im::list_key(user));
+        let mut patience = Patience::new();
         while after < SEQ_MAX {
             // One more than asked for tells whether there are more.
             let limit = (u64::from(rows) + 1).saturating_sub(taken.len() as u64).min(PAGE_ROWS);
-            let members =
-                self.members(key.as_bytes(), after + 1, limit, bytes.min(PAGE_BYTES), 0)?;
-            if members.is_empty() {
+            let keys = (key.as_bytes(), list.as_deref());
+            let page = self.members(keys, after + 1, limit, bytes.min(PAGE_BYTES), 0)?;
+            // What others have put into the list comes first.
+            if page.lacks_foreign() && patience.take(after) && self.import(user)? {
+                continue;
+            }
+            if page.members.is_empty() {
                 break;
             }
-            for (member, head, body) in members {
+            for (member, head, body) in page.members {
                 after = row::seq_of(&member).unwrap_or(SEQ_MAX);
                 // What a newer version wrote waits for one, and must not keep the rest from him.
                 let Some(row) = row::decode(&member, &head, &body) else {
@@ -234,8 +244,8 @@ impl Redis {
         let mut letters = Vec::new();
         while letters.len() < limit as usize && after < SEQ_MAX {
             let rest = u64::from(limit).saturating_sub(letters.len() as u64).min(PAGE_ROWS);
-            let key = b"ringpost_dead";
-            let page = self.members(key, after + 1, rest, PAGE_BYTES, DEAD_ROW_AT)?;
+            let keys = (&b"ringpost_dead"[..], None);
+            let page = self.members(keys, after + 1, rest, PAGE_BYTES, DEAD_ROW_AT)?.members;
             if page.is_empty() {
                 break;
             }
@@ -290,20 +300,26 @@ impl Redis {
         }
     }
 
-    /// Members of a sorted set from their first 8 bytes on, with the head and body that they share.
+    /// Members of a sorted set from their first 8 bytes on, with the head and body that they share;
+    /// the second key is of the list that belongs to it.
     fn members(
         &mut self,
-        key: &[u8],
+        (set, list): (&[u8], Option<&str>),
         from: u64,
         limit: u64,
         bytes: u32,
         row_at: usize,
-    ) -> Result<Vec<Member>, StoreError> {
+    ) -> Result<Page, StoreError> {
         let mut cmd = self.script(Script::Read);
-        cmd.arg(1).arg(key).arg(&seq_bytes(from)).arg(limit).arg(bytes).arg(row_at);
+        cmd.arg(1 + usize::from(list.is_some())).arg(set).arg(list);
+        cmd.arg(&seq_bytes(from)).arg(limit).arg(bytes).arg(row_at);
         let flat: Vec<Vec<u8>> = self.ask(&cmd)?;
         let mut flat = flat.into_iter();
-        Ok(std::iter::from_fn(|| Some((flat.next()?, flat.next()?, flat.next()?))).collect())
+        let mut flag = || flat.next().is_some_and(|flag| flag == b"1");
+        let (longer, more) = (flag(), flag());
+        let members =
+            std::iter::from_fn(|| Some((flat.next()?, flat.next()?, flat.next()?))).collect();
+        Ok(Page { members, longer, more })
     }
 
     fn script(&self, script: Script) -> Cmd {
@@ -427,6 +443,23 @@ impl Live {
 type Scripts = [String; SCRIPTS.len()];
 /// A member, and the head and body that it shares.
 type Member = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// An answer of `read.lua`.
+struct Page {
+    members: Vec<Member>,
+    /// The list has elements for which there are no members.
+    longer: bool,
+    more: bool,
+}
+
+impl Page {
+    /// There are elements of others which would come before the page's end.
+    fn lacks_foreign(&self) -> bool {
+        let last = self.members.last().and_then(|(member, ..)| row::seq_of(member));
+        let among_foreign = self.more && last.is_some_and(|last| last <= SEQ_IMPORTED_MAX);
+        self.longer && !among_foreign
+    }
+}
 
 fn add_write(cmd: &mut Cmd, write: &Write, row: &mut NewRow) {
     match write {

@@ -175,6 +175,14 @@ pub trait Store: Send {
         Ok(0)
     }
 
+    /// What became of what another system has left, over all processes that use the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    fn imports(&mut self) -> Result<Imports, StoreError> {
+        Ok(Imports::default())
+    }
+
     /// What was behind the last [`StoreError::Unavailable`], for the log; `None` if there was none
     /// since the last success of a write.
     fn trouble(&self) -> Option<&str> {
@@ -184,6 +192,22 @@ pub trait Store: Send {
 
 /// The largest `seq`: SQL integers are signed.
 pub const SEQ_MAX: u64 = i64::MAX as u64;
+
+/// Up to here seqs are a store's own, for rows that it makes of what was there before the gateway:
+/// they come before all that a gateway appends, whose seqs begin above.
+pub const SEQ_IMPORTED_MAX: u64 = 1 << 40;
+
+/// What was found in a store that another system has filled before or fills as well, since ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imports {
+    /// Became rows.
+    pub messages: u64,
+    /// Named a message that is not there any more. This and the following are put aside.
+    pub expired: u64,
+    /// Of the other system, but no message.
+    pub others: u64,
+    pub unreadable: u64,
+}
 
 /// How much a store takes. At a cap an append is refused with [`StoreError::Full`]; nothing stored
 /// is ever evicted for it.

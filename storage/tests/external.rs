@@ -6,6 +6,8 @@
 mod foreign;
 #[path = "store_suite/forms.rs"]
 mod forms;
+#[path = "external/imports.rs"]
+mod imports;
 #[path = "external/logins.rs"]
 mod logins;
 #[path = "external/servers.rs"]

@@ -3,13 +3,14 @@
 #![no_main]
 
 use codec::protocol::Protocol;
-use codec::simple_im::{Settings, SimpleIm, client};
+use codec::simple_im::{Settings, SimpleIm, client, read_message};
 use codec::{Decoded, Message, Outgoing, Packet, ProtocolId, Push, Target, UserKey};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let settings = Settings::default();
     let _ = client::decode_server(input);
+    let _ = read_message(input);
     let _ = SimpleIm::new().decode(&settings, input, &mut Vec::new());
     let (mut codec, mut bytewise) = (SimpleIm::new(), SimpleIm::new());
     let mut rest = input;

@@ -7,11 +7,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::Dialect;
 use super::body::Media;
 use super::emit::{Emitter, unescape};
 use super::fields::Fields;
 use super::scan::{Field, Kind, Scan};
+use super::{Dialect, GROUP_FIELDS};
 use crate::error::{Decoded, Malformed, WireError};
 use crate::ids::{GroupId, MessageId, UserId};
 
@@ -175,8 +175,7 @@ pub fn decode_server(bytes: &[u8]) -> Result<ServerPacket<'_>, WireError> {
             push(&fields, To::User(to))
         }
         Some(Kind::GroupMessage) => {
-            let keys = [Field::GroupTable, Field::GroupId, Field::Group];
-            push(&fields, To::Group(GroupId(fields.number_of(&keys)?)))
+            push(&fields, To::Group(GroupId(fields.number_of(&GROUP_FIELDS)?)))
         }
         Some(Kind::Ack) => fields.id().map(ServerPacket::PublishAck),
         Some(Kind::Notice) => notice(&fields, To::User(UserId(fields.number(Field::To)?.0))),

@@ -24,10 +24,19 @@ pub(super) struct NewRow {
 impl NewRow {
     /// A group's message leaves head, body and text to be kept apart.
     pub(super) fn encode(&mut self, seq: u64, message: &Message) {
-        record::encode_head(message, &mut self.head);
         self.text.clear();
         put_packet(message, &mut self.text);
-        let shared = matches!(message.to, Target::Group(_));
+        self.put(seq, message, matches!(message.to, Target::Group(_)));
+    }
+
+    /// With its own text. The seq is not known yet, and nothing is kept apart.
+    pub(super) fn encode_as(&mut self, message: &Message, text: &[u8]) {
+        text.clone_into(&mut self.text);
+        self.put(0, message, false);
+    }
+
+    fn put(&mut self, seq: u64, message: &Message, shared: bool) {
+        record::encode_head(message, &mut self.head);
         let bytes = u32::try_from(message.body.len()).expect("a body is far below 4 GiB");
         let (head_len, body_len) = if shared { (0, 0) } else { (self.head.len(), bytes) };
         let head_len = u16::try_from(head_len).expect("at most 400 bytes");

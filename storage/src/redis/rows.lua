@@ -8,23 +8,38 @@ local OK, FULL, UNAVAILABLE = '0', '1', '2'
 local died_ms = ARGV[2]
 
 local function find(key, start)
-  local member = redis.call('ZRANGEBYLEX', key, '[' .. start, '+', 'LIMIT', 0, 1)[1]
+  local member = redis.call('ZRANGEBYLEX', key, '[' .. start, '+', 'LIMIT', '0', '1')[1]
   if member and member:sub(1, 8) == start then return member end
 end
 
--- The user's rows, his list, and what his rows hold. A batch has several writes of a user.
-local known_keys = {}
-local function keys_of(user)
-  local keys = known_keys[user]
-  if not keys then
-    local tenant, id = struct.unpack('>I4I4', user)
-    local name = string.format('%.0f_%.0f', tenant, id)
-    local list = string.format('offline_%.0f', id)
-    if tenant ~= 0 then list = string.format('t%.0f_', tenant) .. list end
-    keys = { 'ringpost_rows_' .. name, list, 'ringpost_bytes_' .. name }
-    known_keys[user] = keys
+-- A user's keys, and his account as far as this call has looked at it or changed it: a batch has
+-- several writes of a user, and each command costs more than all that is done here.
+local known_users = {}
+local function user_of(bytes)
+  local user = known_users[bytes]
+  if not user then
+    local tenant, id = struct.unpack('>I4I4', bytes)
+    local name = string.format('%d_%d', tenant, id)
+    local list = string.format('offline_%d', id)
+    if tenant ~= 0 then list = string.format('t%d_', tenant) .. list end
+    user = { bytes = bytes, rows = 'ringpost_rows_' .. name, list = list, name = name, change = 0 }
+    known_users[bytes] = user
   end
-  return keys[1], keys[2], keys[3]
+  return user
+end
+
+-- How many rows he has, and what they hold.
+local function account_of(user)
+  if not user.count then
+    user.count = redis.call('ZCARD', user.rows)
+    user.held = tonumber(redis.call('GET', 'ringpost_bytes_' .. user.name) or 0) + user.change
+  end
+  return user.count, user.held
+end
+
+local function account(user, rows, bytes)
+  user.change = user.change + bytes
+  if user.count then user.count, user.held = user.count + rows, user.held + bytes end
 end
 
 local function body_key(row) return 'ringpost_body_' .. row:sub(11, 26) end
@@ -59,36 +74,33 @@ if out_of_memory then
   redis.call('HINCRBY', 'ringpost_totals', 'calls', 1)
 end
 
-local function count(key, change)
-  if change ~= 0 and redis.call('INCRBY', key, change) <= 0 then
-    redis.call('DEL', key)
-  end
-end
-
 local function note_age(user, row)
   local high, low = struct.unpack('>I4I4', row, 27)
   local time_ms = string.format('%.0f', high * 4294967296 + low)
-  redis.call('ZADD', 'ringpost_age', time_ms, user .. row:sub(1, 8))
+  redis.call('ZADD', 'ringpost_age', time_ms, user.bytes .. row:sub(1, 8))
 end
 
--- Into the user's rows and his list, which belongs to others, too: its state is never an error.
-local function put(user, row, push)
-  local rows, list, bytes = keys_of(user)
-  redis.call('ZADD', rows, 0, row)
+-- Into the user's rows and account.
+local function add(user, row)
+  redis.call('ZADD', user.rows, '0', row)
   if aged then note_age(user, row) end
-  redis.pcall(push, list, text_of(row))
-  count(bytes, bytes_of(row))
+  account(user, 1, bytes_of(row))
+end
+
+-- Into his list, too, which belongs to others as well: its state is never an error.
+local function put(user, row, push)
+  add(user, row)
+  redis.pcall(push, user.list, text_of(row))
 end
 
 -- Out of the user's rows and account, not yet out of the store's.
 local function take(user, seq)
-  local rows, list, bytes = keys_of(user)
-  local row = find(rows, seq)
-  if aged then redis.call('ZREM', 'ringpost_age', user .. seq) end
+  local row = find(user.rows, seq)
+  if aged then redis.call('ZREM', 'ringpost_age', user.bytes .. seq) end
   if not row then return end
-  redis.call('ZREM', rows, row)
-  redis.pcall('LREM', list, 1, text_of(row))
-  count(bytes, -bytes_of(row))
+  redis.call('ZREM', user.rows, row)
+  redis.pcall('LREM', user.list, '1', text_of(row))
+  account(user, -1, -bytes_of(row))
   return row
 end
 
@@ -103,18 +115,17 @@ local function release(row)
 end
 
 local function append(caps, user, row, shared)
-  local rows, _, held_key = keys_of(user)
   local seq = row:sub(1, 8)
   -- Nobody has a row beyond the largest.
   local newest = is_later(seq, seq_max)
-  local there = not newest and find(rows, seq)
+  local there = not newest and find(user.rows, seq)
   if there then return there:sub(11, 26) == row:sub(11, 26) and OK or FULL end
   if out_of_memory then return UNAVAILABLE end
   local bytes, key = bytes_of(row), shared and body_key(row)
   local known = shared and redis.call('EXISTS', key) == 1
   local new_bytes = known and 0 or bytes
-  local held = tonumber(redis.call('GET', held_key) or 0)
-  if redis.call('ZCARD', rows) >= caps.user_rows or held + bytes > caps.user_bytes
+  local count, held = account_of(user)
+  if count >= caps.user_rows or held + bytes > caps.user_bytes
     or rows_total >= caps.rows or bytes_total + new_bytes > caps.bytes then
     return FULL
   end
@@ -131,12 +142,11 @@ local function append(caps, user, row, shared)
 end
 
 local function charge(user, seq, charges)
-  local rows = keys_of(user)
-  local row = find(rows, seq)
+  local row = find(user.rows, seq)
   if not row then return end
   local marks = string.char(math.min(row:byte(9) + charges, 255), is_shared(row) and 3 or 1)
-  redis.call('ZREM', rows, row)
-  redis.call('ZADD', rows, 0, row:sub(1, 8) .. marks .. row:sub(11))
+  redis.call('ZREM', user.rows, row)
+  redis.call('ZADD', user.rows, '0', row:sub(1, 8) .. marks .. row:sub(11))
 end
 
 local function bury(user, seq, reason)
@@ -144,7 +154,7 @@ local function bury(user, seq, reason)
   if not row then return end
   dead_id = dead_id + 1
   local id = struct.pack('>I4I4', math.floor(dead_id / 4294967296), dead_id % 4294967296)
-  redis.call('ZADD', 'ringpost_dead', 0, id .. reason .. died_ms .. user .. row)
+  redis.call('ZADD', 'ringpost_dead', '0', id .. reason .. died_ms .. user.bytes .. row)
 end
 
 -- The dead letters of ids, or the first id of which there is none.
@@ -167,7 +177,7 @@ function todo.write()
   }
   local results, at = {}, 7
   while at <= #ARGV do
-    local kind, user, what, more = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local kind, user, what, more = ARGV[at], user_of(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
     local result = OK
     at = at + 4
     if kind == 'append' then
@@ -194,9 +204,8 @@ end
 
 -- Rows below a seq.
 function todo.clear()
-  local user, before = ARGV[3], ARGV[4]
-  local rows = keys_of(user)
-  for _, row in ipairs(redis.call('ZRANGEBYLEX', rows, '-', '(' .. before)) do
+  local user, before = user_of(ARGV[3]), ARGV[4]
+  for _, row in ipairs(redis.call('ZRANGEBYLEX', user.rows, '-', '(' .. before)) do
     release(take(user, row:sub(1, 8)))
   end
   return OK
@@ -206,13 +215,14 @@ end
 function todo.expire()
   local before, limit = '(' .. ARGV[3], ARGV[4]
   local old = redis.call('ZRANGEBYSCORE', 'ringpost_age', '-inf', before, 'LIMIT', 0, limit)
-  for _, key in ipairs(old) do bury(key:sub(1, 8), key:sub(9), ARGV[5]) end
+  for _, key in ipairs(old) do bury(user_of(key:sub(1, 8)), key:sub(9), ARGV[5]) end
   return tostring(#old)
 end
 
 -- Rows from before anybody wanted to know their age.
 function todo.index()
-  for _, row in ipairs(redis.call('ZRANGE', keys_of(ARGV[3]), 0, -1)) do note_age(ARGV[3], row) end
+  local user = user_of(ARGV[3])
+  for _, row in ipairs(redis.call('ZRANGE', user.rows, 0, -1)) do note_age(user, row) end
   return OK
 end
 
@@ -220,15 +230,15 @@ function todo.requeue()
   local found, missing = letters(3)
   if not found then return missing end
   for _, letter in ipairs(found) do
-    local user, row = letter:sub(18, 25), letter:sub(26)
-    if find(keys_of(user), row:sub(1, 8)) then return letter:sub(1, 8) end
+    local user, row = user_of(letter:sub(18, 25)), letter:sub(26)
+    if find(user.rows, row:sub(1, 8)) then return letter:sub(1, 8) end
   end
   for _, letter in ipairs(found) do
-    local user, row = letter:sub(18, 25), letter:sub(26)
+    local user, row = user_of(letter:sub(18, 25)), letter:sub(26)
     local marks = string.char(0, is_shared(row) and 2 or 0)
     redis.call('ZREM', 'ringpost_dead', letter)
     put(user, row:sub(1, 8) .. marks .. row:sub(11), 'LPUSH')
-    redis.call('SADD', 'ringpost_requeued', user)
+    redis.call('SADD', 'ringpost_requeued', user.bytes)
   end
   return ''
 end
@@ -243,7 +253,90 @@ function todo.drop()
   return ''
 end
 
+-- The elements of the user's list that no row of his has, from the oldest on: at most so many, and
+-- so many bytes of what is longer than so many of one. First the last seq given to such a one; then
+-- for each its place, its digest, what became of it, and its packet.
+function todo.foreign()
+  local limit, bytes_max, element_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+  local found = { redis.call('HGET', 'ringpost_imports', 'seq') or '0' }
+  if out_of_memory then return found end
+  local user, ours = user_of(ARGV[3]), {}
+  for _, row in ipairs(redis.call('ZRANGE', user.rows, 0, -1)) do
+    local text = text_of(row)
+    ours[text] = (ours[text] or 0) + 1
+  end
+  local at, count, bytes = 0, 0, 0
+  while true do
+    local elements = redis.call('LRANGE', user.list, at, at + 63)
+    if #elements == 0 then return found end
+    for _, element in ipairs(elements) do
+      local known = ours[element] or 0
+      ours[element] = known - 1
+      if known <= 0 then
+        -- A packet, or the name of a key that holds it.
+        local state, packet = 'packet', element
+        if element:sub(1, 1) ~= '[' then packet = redis.pcall('GET', element) end
+        if not packet then
+          state, packet = 'expired', ''
+        elseif type(packet) ~= 'string' or #packet > element_max then
+          state, packet = 'unreadable', ''
+        end
+        count, bytes = count + 1, bytes + #packet
+        for _, part in ipairs({ tostring(at), redis.sha1hex(element), state, packet }) do
+          found[#found + 1] = part
+        end
+        if count == limit or bytes > bytes_max then return found end
+      end
+      at = at + 1
+    end
+  end
+end
+
+-- Makes rows of such elements, which keep their places in the list, and puts aside those of which
+-- none can be made. They were here before, so no cap refuses them. Ends where the list is not any
+-- more what it was. Returns how many are done.
+function todo.import()
+  local user, last = user_of(ARGV[3]), ARGV[4]
+  local list = user.list
+  local stored = redis.call('HGET', 'ringpost_imports', 'seq') or '0'
+  -- Somebody else, or this very call, was here first.
+  if out_of_memory or stored ~= last then return '0' end
+  local seq, done, gone = tonumber(last), 0, '\0ringpost'
+  for at = 5, #ARGV, 4 do
+    local index, digest, fate, row = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local element = redis.call('LINDEX', list, index)
+    if not element or redis.sha1hex(element) ~= digest then break end
+    if row == '' then
+      redis.call('RPUSH', 'ringpost_aside_' .. user.name, element)
+      redis.call('LSET', list, index, gone)
+    else
+      local place
+      repeat
+        seq = seq + 1
+        place = struct.pack('>I4I4', math.floor(seq / 4294967296), seq % 4294967296)
+      until not find(user.rows, place)
+      row = place .. row:sub(9)
+      if text_of(row) ~= element then redis.call('LSET', list, index, text_of(row)) end
+      add(user, row)
+      rows_total, bytes_total = rows_total + 1, bytes_total + bytes_of(row)
+    end
+    redis.call('HINCRBY', 'ringpost_imports', fate, 1)
+    done = done + 1
+  end
+  redis.call('LREM', list, 0, gone)
+  redis.call('HSET', 'ringpost_imports', 'seq', string.format('%.0f', seq))
+  return tostring(done)
+end
+
 local result = todo[ARGV[1]]()
+for _, user in pairs(known_users) do
+  if user.change ~= 0 then
+    local key = 'ringpost_bytes_' .. user.name
+    if redis.call('INCRBY', key, string.format('%d', user.change)) <= 0 then
+      redis.call('DEL', key)
+    end
+  end
+end
 redis.call('HSET', 'ringpost_totals', 'seq_max', seq_max,
   'rows', string.format('%.0f', rows_total), 'bytes', string.format('%.0f', bytes_total),
   'dead_id', string.format('%.0f', dead_id))

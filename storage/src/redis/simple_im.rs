@@ -3,18 +3,22 @@
 //!
 //! ```text
 //!   LIST  offline_<user>    [m] id = ".." c = ".." ts = 1 [m.from] id = 1 [m.to] id = 2
+//!                           or the name of a STRING with the packet: later revisions
 //!   HASH  client_<token>    ip, port, id, user_id (the same), device; expires until the IM login
 //! ```
 //!
 //! Tenants other than the default have `t<tenant>_` before each key.
 //!
-//! Owns: these names and texts. Never: what is delivered. The lists are written for others to read,
-//! and kept in step with our own rows (`rows.lua`, which makes the list's name); what others have
-//! put into them is left alone, and not delivered.
+//! Owns: these names and texts, in both directions. Never: what is delivered. The lists are written
+//! for others to read, and kept in step with our own rows (`rows.lua`, which makes the list's name,
+//! too); what others have put into them becomes rows (`import`).
 
 use codec::protocol::Protocol as _;
-use codec::simple_im::{Settings, SimpleIm};
-use codec::{Message, Outgoing, Push, TenantId, UserId};
+use codec::simple_im::{Settings, SimpleIm, read_message};
+use codec::{
+    GroupKey, Malformed, Message, MessageId, Outgoing, ProtocolId, Push, Target, TenantId, UserId,
+    UserKey,
+};
 
 use crate::accounts::TokenRecord;
 use crate::names::decimal;
@@ -25,6 +29,40 @@ pub(super) fn put_packet(message: &Message, out: &mut Vec<u8>) {
     let settings = Settings { group_as_message: false, ..Settings::default() };
     let push = Outgoing::Push(Push { message, stored: true });
     SimpleIm::new().encode(&settings, &push, true, out);
+}
+
+/// The list into which others may have put messages: those know of no tenant but the default one.
+pub(super) fn list_key(user: UserKey) -> Option<String> {
+    (user.tenant == TenantId(0)).then(|| format!("offline_{}", user.id))
+}
+
+/// A message that another server has kept for `user`, who it is for whatever its packet says.
+///
+/// # Errors
+/// It is none: in the words of [`crate::store::Imports`].
+pub(super) fn foreign_message(
+    user: UserKey,
+    packet: &[u8],
+    now_ms: u64,
+) -> Result<Message, &'static str> {
+    let kept = read_message(packet).map_err(|error| match error.what {
+        Malformed::UnknownCommand => "other",
+        _ => "unreadable",
+    })?;
+    let mut stamp = [0; 16];
+    getrandom::fill(&mut stamp).expect("the operating system has randomness");
+    let stamp = u128::from_be_bytes(stamp);
+    let tenant = user.tenant;
+    Ok(Message {
+        stamp,
+        id: kept.id.unwrap_or_else(|| MessageId::of_stamp(stamp)),
+        from: kept.from.map(|id| UserKey { tenant, id }),
+        from_name: [].into(),
+        to: kept.group.map_or(Target::User(user), |id| Target::Group(GroupKey { tenant, id })),
+        protocol: ProtocolId::SimpleIm,
+        time_ms: kept.time_s.map_or(now_ms, |seconds| u64::from(seconds) * 1000),
+        body: kept.body,
+    })
 }
 
 /// The key of a token. A token is whatever bytes a client sends; no byte has a meaning in a key.

@@ -157,8 +157,12 @@ impl StoreWorker {
         self.counters.store.retained.set(self.retained.len() as u64);
     }
 
-    /// Whether another process changed the store since the last call.
+    /// Whether another process changed the store since the last call. Asks what it has found of
+    /// another system, too.
     pub fn changed(&mut self) -> bool {
+        if let Ok(imports) = self.store.imports() {
+            self.counters.store.set_imports(imports);
+        }
         self.store.changed().unwrap_or(false)
     }
 
