@@ -407,6 +407,7 @@ fn changes_made_over_http_are_told_to_those_who_are_there_and_know_the_words() {
     // Flat is known from the first message on.
     let mut flat = login(2, "ipad", Dialect::Flat, &token(2, "ipad"));
     flat.say_safely("x1", To::User(UserId(3)), "hello");
+    assert_eq!(ben.expect_push("hello").from, Some(2), "his other device said it");
     let mut old = login(2, "old", Dialect::Single, &token(2, "old"));
     let notice = |t: &str, from, to| ImSeen::Notice { t: t.into(), from, to };
     let all_see = |clients: [&mut ImClient; 3], seen: &ImSeen| {

@@ -3,12 +3,13 @@
 //! A thread that is not run for seconds (a busy machine, a stopped process, a paused guest) wakes
 //! up with its deadlines behind it, while what its peers answered lies unread in the sockets. So
 //! no turn counts for more than [`TURN_COUNTS_MS`], and after one that came later than that no
-//! timer fires for [`TURNS_TO_READ`]: a peer has the time he was promised, and what came is read
-//! first.
+//! timer fires before [`TURNS_TO_READ`] have passed in which nothing was received: a peer has the
+//! time he was promised, and what came is read first.
+//!
 //! Never: reads a clock.
 
 use crate::io::{Now, Wait};
-use crate::limits::{TURN_COUNTS_MS, TURNS_TO_READ};
+use crate::limits::{READ_FIRST_MS, TURN_COUNTS_MS, TURNS_TO_READ};
 use crate::mutants::{self, Mutant};
 
 #[derive(Debug)]
@@ -19,14 +20,16 @@ pub(crate) struct Clock {
     expected: Now,
     /// Microseconds that were not counted.
     stood_still_us: u64,
-    /// Turns until timers fire again.
+    /// Turns until timers fire again, if nothing is received in them.
     reading: u8,
+    /// The engine's time from which on what is received holds timers back no longer.
+    read_until: Now,
 }
 
 impl Clock {
     pub(crate) fn new(engine: Now) -> Self {
         // The first turn begins when the process is ready, and is not late.
-        Self { engine, expected: Now(u64::MAX), stood_still_us: 0, reading: 0 }
+        Self { engine, expected: Now(u64::MAX), stood_still_us: 0, reading: 0, read_until: engine }
     }
 
     /// A turn begins at `engine`, by the engine's time; the shard's.
@@ -37,12 +40,21 @@ impl Clock {
         };
         self.stood_still_us += late_us;
         // Not begun anew before timers have fired: where every turn is late, they still do.
-        self.reading = match self.reading {
-            0 if late_us > 0 => TURNS_TO_READ,
-            turns => turns.saturating_sub(1),
-        };
+        if self.reading == 0 && late_us > 0 {
+            self.reading = TURNS_TO_READ;
+            self.read_until = engine.plus_ms(READ_FIRST_MS);
+        } else {
+            self.reading = self.reading.saturating_sub(1);
+        }
         self.engine = engine;
         Now(engine.0 - self.stood_still_us)
+    }
+
+    /// Something was received in this turn: more may lie behind it.
+    pub(crate) fn received(&mut self) {
+        if self.reading > 0 && self.engine < self.read_until {
+            self.reading = TURNS_TO_READ;
+        }
     }
 
     /// What was there when this turn began has been read, as far as one can tell.
@@ -110,6 +122,27 @@ mod tests {
         let lost = 3_000 - 100 - TURN_COUNTS_MS;
         assert_eq!(clock.end(Wait::Until(now.plus_ms(10))), Wait::Until(ms(3_010)));
         assert_eq!((clock.stood_still_ms(), clock.engine()), (lost, ms(3_000)));
+    }
+
+    #[test]
+    fn what_is_received_holds_timers_back_for_a_bounded_time() {
+        let mut clock = Clock::new(ms(0));
+        clock.end(Wait::Poll);
+        let mut at = 3_000;
+        while at < 3_000 + READ_FIRST_MS {
+            clock.begin(ms(at));
+            clock.received();
+            assert!(!clock.may_fire(), "{at}");
+            clock.end(Wait::Poll);
+            at += 10;
+        }
+        let turns = (1..100).find(|turn| {
+            clock.begin(ms(at + turn));
+            clock.received();
+            clock.end(Wait::Poll);
+            clock.may_fire()
+        });
+        assert_eq!(turns, Some(u64::from(TURNS_TO_READ)));
     }
 
     #[test]

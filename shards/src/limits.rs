@@ -155,9 +155,12 @@ pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
 /// are as many turns, in which answers can be read, whether or not the shard was run meanwhile.
 /// Turns are shorter than that unless the machine or the shard is overloaded.
 pub const TURN_COUNTS_MS: u64 = 50;
-/// Turns in which no timer fires after one that came later than that: what lay in the sockets
-/// becomes known in the first, is received in the second, and the rest of it in the third.
+/// After one that came later than that, timers fire again once so many turns have passed in which
+/// nothing was received: what lies in a socket becomes known in one and is received in the next, and
+/// kernels from 6.13 on tell of no more than some twenty sockets at once.
 pub const TURNS_TO_READ: u8 = 3;
+/// The longest that what is received then holds timers back: hundreds of thousands of packets.
+pub const READ_FIRST_MS: u64 = 500;
 /// A turn that takes longer makes the shard refuse new connections until turns are short again.
 pub const LAG_MS: u64 = 250;
 /// Empty lists of messages in flight kept for reuse, likewise.

@@ -173,7 +173,10 @@ impl<I: Io, B: Backend> Shard<I, B> {
             }
             Completion::AcceptFailed { .. } => self.world.counters.accept_failures += 1,
             Completion::HandedIn { slot, token } => self.handed_in(slot, token, now),
-            Completion::Received { slot, buf } => self.received(slot, buf, now),
+            Completion::Received { slot, buf } => {
+                self.world.clock.received();
+                self.received(slot, buf, now);
+            }
             Completion::ReceiveEnded { slot, error } => self.receive_ended(slot, error, now),
             Completion::Sent { slot, bytes, batch } => {
                 self.world.counters.bytes_out += bytes as u64;

@@ -29,7 +29,8 @@ pub struct Kept {
     pub body: Box<[u8]>,
 }
 
-/// Reads what a server has kept, the whole of `bytes`: [`super::write_message`] the other way round.
+/// Reads what a server has kept, the whole of `bytes`: [`super::write_message`] the other way
+/// round.
 ///
 /// # Errors
 /// [`Malformed::UnknownCommand`]: it is a packet, but no message; any other: it is no packet.

@@ -17,9 +17,9 @@
 //! - A list that is no longer than the rows are many costs one look at its length.
 
 use codec::UserKey;
-use codec::simple_im::PACKET_MAX;
 
 use super::row::NewRow;
+use super::simple_im::PACKET_MAX;
 use super::{Redis, row, simple_im};
 use crate::external::now_ms;
 use crate::request::StoreError;

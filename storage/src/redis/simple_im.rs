@@ -14,6 +14,7 @@
 //! too); what others have put into them becomes rows (`import`).
 
 use codec::protocol::Protocol as _;
+pub(super) use codec::simple_im::PACKET_MAX;
 use codec::simple_im::{Settings, SimpleIm, read_message};
 use codec::{
     GroupKey, Malformed, Message, MessageId, Outgoing, ProtocolId, Push, Target, TenantId, UserId,
