@@ -10,7 +10,6 @@
 
 use crate::io::{Now, Wait};
 use crate::limits::{READ_FIRST_MS, TURN_COUNTS_MS, TURNS_TO_READ};
-use crate::mutants::{self, Mutant};
 
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -34,10 +33,7 @@ impl Clock {
 
     /// A turn begins at `engine`, by the engine's time; the shard's.
     pub(crate) fn begin(&mut self, engine: Now) -> Now {
-        let late_us = match mutants::on(Mutant::CountStandstill) {
-            true => 0,
-            false => engine.0.saturating_sub(self.expected.0).saturating_sub(TURN_COUNTS_US),
-        };
+        let late_us = engine.0.saturating_sub(self.expected.0).saturating_sub(TURN_COUNTS_US);
         self.stood_still_us += late_us;
         // Not begun anew before timers have fired: where every turn is late, they still do.
         if self.reading == 0 && late_us > 0 {

@@ -30,8 +30,6 @@ pub enum Mutant {
     FirstMemberSafe,
     /// An acknowledgement finishes the oldest delivery, whatever its id.
     AckAnything,
-    /// Time in which a shard stands still counts.
-    CountStandstill,
 }
 
 #[cfg(feature = "sim")]

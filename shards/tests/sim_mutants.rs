@@ -63,7 +63,6 @@ mutants! {
     finds_ignored_store_error: IgnoreStoreError;
     finds_first_member_safe: FirstMemberSafe;
     finds_ack_of_anything: AckAnything;
-    finds_counted_standstill: CountStandstill;
 }
 
 const SEEDS: u64 = 1_000;
