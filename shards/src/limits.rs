@@ -156,8 +156,8 @@ pub const SPARE_BUFFER_BYTES: usize = 16 * 1024;
 /// Turns are shorter than that unless the machine or the shard is overloaded.
 pub const TURN_COUNTS_MS: u64 = 50;
 /// After one that came later than that, timers fire again once so many turns have passed in which
-/// nothing was received: what lies in a socket becomes known in one and is received in the next, and
-/// kernels from 6.13 on tell of no more than some twenty sockets at once.
+/// nothing was received: what lies in a socket becomes known in one and is received in the next,
+/// and kernels from 6.13 on tell of no more than some twenty sockets at once.
 pub const TURNS_TO_READ: u8 = 3;
 /// The longest that what is received then holds timers back: hundreds of thousands of packets.
 pub const READ_FIRST_MS: u64 = 500;
