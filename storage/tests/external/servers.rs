@@ -344,7 +344,8 @@ impl Postgres {
         // A new one does not start while one of them still has the memory that they share.
         let deadline = Instant::now() + PATIENCE;
         let has_memory = |child: &String| {
-            std::fs::read_to_string(format!("/proc/{child}/maps")).is_ok_and(|maps| maps != "")
+            std::fs::read_to_string(format!("/proc/{child}/maps"))
+                .is_ok_and(|maps| !maps.is_empty())
         };
         while children.iter().any(has_memory) {
             assert!(Instant::now() < deadline, "a killed process does not end");
