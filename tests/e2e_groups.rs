@@ -2,17 +2,16 @@
 //! real Redis.
 
 mod common;
+#[path = "../storage/tests/external/servers.rs"]
+mod servers;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use codec::PublishKind::{Group, GroupPart, User};
 use codec::binary::client::Tail;
 use common::{Client, Gateway, Seen, Setup, Want, eventually, id};
-use tempfile::TempDir;
+use redis::Commands as _;
+use servers::Redis;
 
 const PHONE: Tail<'_> = Tail::Terminal { role: 2, client: 2 };
 
@@ -132,73 +131,16 @@ fn members_changed_by_command_count_within_seconds() {
     });
 }
 
-/// A private Redis behind a socket in a folder of its own, ended with the test.
-struct Redis {
-    folder: TempDir,
-    process: Child,
-}
-
-impl Redis {
-    /// `None`, said aloud, if the machine has no Redis.
-    fn start() -> Option<Self> {
-        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("SKIPPED: redis-server is not installed; nothing was checked");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let process = Self::run(&folder);
-        Some(Self { folder, process })
-    }
-
-    fn run(folder: &TempDir) -> Child {
-        let socket = folder.path().join("redis.sock");
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-            .arg(&socket)
-            .arg("--dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server runs");
-        eventually("Redis answers", || UnixStream::connect(&socket).is_ok());
-        process
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis.sock")
-    }
-
-    /// A command in database 1; its answer, one line.
-    fn tell(&self, command: &str) -> String {
-        let stream = UnixStream::connect(self.socket()).expect("Redis listens");
-        (&stream).write_all(format!("SELECT 1\r\n{command}\r\n").as_bytes()).expect("sent");
-        let mut answers = BufReader::new(stream).lines().map(|line| line.expect("an answer"));
-        assert_eq!(answers.next().as_deref(), Some("+OK"));
-        answers.next().expect("a second answer")
-    }
-
-    fn end(&mut self) {
-        // Fails only if it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 #[test]
 fn members_come_from_redis_sets_and_its_outage_costs_no_acknowledged_message() {
     let Some(mut redis) = Redis::start() else { return };
+    let url = format!("{}?db=1", redis.url());
     // Members that are no ids are skipped.
-    assert_eq!(redis.tell("SADD im_group:4000000000 1 2 3 somebody 99999999999"), ":5");
-    let url = format!("\"unix://{}?db=1\"", redis.socket().display());
-    let setup = Setup::new().shards(2).set("groups.source", "\"redis\"").set("groups.redis", url);
-    let gateway = setup.set("groups.cache_ms", 0).start();
+    let members = ["1", "2", "3", "somebody", "99999999999"];
+    assert_eq!(servers::connect(&url).sadd("im_group:4000000000", &members), Ok(5));
+    let setup = Setup::new().shards(2).set("groups.source", "\"redis\"");
+    let setup = setup.set("groups.redis", format!("{url:?}")).set("groups.cache_ms", 0);
+    let gateway = setup.start();
     let group = Want::Group(4_000_000_000);
     let mut sender = gateway.login(1);
     let (mut ben, mut eve) = (gateway.login(2), gateway.login(3));
@@ -208,21 +150,20 @@ fn members_come_from_redis_sets_and_its_outage_costs_no_acknowledged_message() {
     sender.expect_ack(Group, id(1));
 
     // The business side takes her out.
-    assert_eq!(redis.tell("SREM im_group:4000000000 3"), ":1");
+    assert_eq!(servers::connect(&url).srem("im_group:4000000000", "3"), Ok(1));
     sender.publish(group, id(2), "without her");
     ben.take_push(id(2), "without her");
     sender.expect_ack(Group, id(2));
     eve.expect_silence();
 
-    redis.end();
+    redis.kill();
     sender.publish(group, id(3), "into the dark");
     sender.expect_silence();
     sender.publish(Want::User(2), id(4), "others go on");
     ben.take_push(id(4), "others go on");
     sender.expect_ack(User, id(4));
 
-    redis.process = Redis::run(&redis.folder);
-    redis.tell("SADD im_group:4000000000 1 2");
+    redis.run(&[]);
     eventually("a resend gets through", || {
         sender.publish(group, id(3), "into the dark");
         let seen = ben.see(Duration::from_millis(200));

@@ -261,7 +261,7 @@ fn a_redis_that_would_lose_messages_is_refused_unless_that_is_accepted() {
 fn where_there_is_a_replica_it_has_to_confirm() {
     let Some(servers) = Servers::start() else { return };
     let Some(mut replica) = Redis::start() else { return };
-    let mut master = redis::Client::open(servers.redis.url()).unwrap().get_connection().unwrap();
+    let mut master = servers::connect(&servers.redis.url());
     let port = free_port();
     let set = |name: &str, value: &str, connection: &mut redis::Connection| {
         redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(connection).unwrap();
@@ -298,7 +298,7 @@ fn without_memory_nothing_is_added_and_what_goes_can_go() {
     let Some(servers) = Servers::start() else { return };
     let mut store = open(&servers.config());
     assert_eq!(store.write(&[append(user(1), 1, b"x"), append(user(1), 2, b"")]), [OK, OK]);
-    let mut operator = redis::Client::open(servers.redis.url()).unwrap().get_connection().unwrap();
+    let mut operator = servers::connect(&servers.redis.url());
     let mut memory = |bytes: &str| {
         redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).exec(&mut operator).unwrap();
     };

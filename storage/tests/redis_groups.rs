@@ -1,6 +1,9 @@
 //! Group sets in a real Redis of the test's own: a private server behind a socket in a directory of
 //! its own, killed, frozen and started again. Without `redis-server` on the path the tests say so
-//! and check nothing.
+//! and check nothing, or fail (`servers`).
+
+#[path = "external/servers.rs"]
+mod servers;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -23,8 +26,7 @@ struct Server {
 impl Server {
     /// `None`, said aloud, if the machine has no Redis.
     fn start() -> Option<Self> {
-        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("SKIPPED: redis-server is not installed; nothing was checked");
+        if !servers::redis_is_there() {
             return None;
         }
         let mut server = Self { dir: tempfile::tempdir().unwrap(), process: None };

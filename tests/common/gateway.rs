@@ -108,6 +108,21 @@ impl Setup {
         self.set("auth.mode", "\"local\"").command(&[&["user", "add"], &who[..]].concat())
     }
 
+    /// Users, groups, messages and tokens are in these servers instead of a file; the words for
+    /// PostgreSQL are host, user and dbname.
+    pub(crate) fn external(self, servers: &storage::ExternalConfig) -> Self {
+        let words = servers.postgres.split(' ').filter_map(|word| word.split_once('='));
+        let word = |name| {
+            let mut values = words.clone().filter(|(known, _)| *known == name);
+            values.next().expect("host, user and dbname").1
+        };
+        let (host, user, name) = (word("host").replace('/', "%2F"), word("user"), word("dbname"));
+        self.set("store.backend", "\"external\"")
+            .set("store.postgres", format!("\"postgres://{user}@{host}/{name}\""))
+            .set("store.redis", format!("{:?}", servers.redis))
+            .set("store.timeout_ms", servers.timeout.as_millis())
+    }
+
     pub(crate) fn group(self, id: u32, members: &[u32]) -> Self {
         let members: Vec<String> = members.iter().map(u32::to_string).collect();
         self.command(&["group", "create", "--id", &id.to_string(), "--members", &members.join(",")])

@@ -13,8 +13,8 @@ local function find(key, start)
 end
 
 -- A user's keys, and his account as far as this call has looked at it or changed it: a batch has
--- several writes of a user, and each command costs more than all that is done here.
-local known_users = {}
+-- many users and several writes of some, and each command costs more than all that is done here.
+local users, known_users = {}, {}
 local function user_of(bytes)
   local user = known_users[bytes]
   if not user then
@@ -22,24 +22,62 @@ local function user_of(bytes)
     local name = string.format('%d_%d', tenant, id)
     local list = string.format('offline_%d', id)
     if tenant ~= 0 then list = string.format('t%d_', tenant) .. list end
-    user = { bytes = bytes, rows = 'ringpost_rows_' .. name, list = list, name = name, change = 0 }
+    user = {
+      bytes = bytes, name = name, rows = 'ringpost_rows_' .. name, list = list,
+      account = 'ringpost_bytes_' .. name, change = 0,
+    }
     known_users[bytes] = user
+    users[#users + 1] = user
   end
   return user
 end
 
+-- What the rows of all users so far hold: only the end of a call changes that. Some at a time, for
+-- Lua's stack has an end.
+local users_read = 0
+local function read_accounts()
+  while users_read < #users do
+    local keys = {}
+    for at = users_read + 1, math.min(users_read + 1000, #users) do
+      keys[#keys + 1] = users[at].account
+    end
+    for at, held in ipairs(redis.call('MGET', unpack(keys))) do
+      users[users_read + at].held = tonumber(held or 0)
+    end
+    users_read = users_read + #keys
+  end
+end
+
+local function call_in_pieces(command, args)
+  for first = 1, #args, 1000 do
+    redis.call(command, unpack(args, first, math.min(first + 999, #args)))
+  end
+end
+
+local function write_accounts()
+  read_accounts()
+  local kept, gone = {}, {}
+  for _, user in ipairs(users) do
+    local held = user.held + user.change
+    if user.change ~= 0 and held <= 0 then
+      gone[#gone + 1] = user.account
+    elseif user.change ~= 0 then
+      kept[#kept + 1], kept[#kept + 2] = user.account, string.format('%.0f', held)
+    end
+  end
+  call_in_pieces('MSET', kept)
+  call_in_pieces('DEL', gone)
+end
+
 -- How many rows he has, and what they hold.
 local function account_of(user)
-  if not user.count then
-    user.count = redis.call('ZCARD', user.rows)
-    user.held = tonumber(redis.call('GET', 'ringpost_bytes_' .. user.name) or 0) + user.change
-  end
-  return user.count, user.held
+  user.count = user.count or redis.call('ZCARD', user.rows)
+  return user.count, user.held + user.change
 end
 
 local function account(user, rows, bytes)
   user.change = user.change + bytes
-  if user.count then user.count, user.held = user.count + rows, user.held + bytes end
+  if user.count then user.count = user.count + rows end
 end
 
 local function body_key(row) return 'ringpost_body_' .. row:sub(11, 26) end
@@ -93,13 +131,30 @@ local function put(user, row, push)
   redis.pcall(push, user.list, text_of(row))
 end
 
--- Out of the user's rows and account, not yet out of the store's.
+-- The first element of a list, if it is this one.
+local function pop(list, text)
+  local first = redis.pcall('LPOP', list)
+  if type(first) == 'string' and first ~= text then redis.call('LPUSH', list, first) end
+  return first == text
+end
+
+-- Out of the user's rows and account, not yet out of the store's. It is nearly always the oldest,
+-- so that this is tried first: commands that name neither row nor text make a shorter log.
 local function take(user, seq)
-  local row = find(user.rows, seq)
   if aged then redis.call('ZREM', 'ringpost_age', user.bytes .. seq) end
-  if not row then return end
-  redis.call('ZREM', user.rows, row)
-  redis.pcall('LREM', user.list, '1', text_of(row))
+  local oldest = redis.call('ZPOPMIN', user.rows)[1]
+  if not oldest then return end
+  local row = oldest
+  if oldest:sub(1, 8) ~= seq then
+    redis.call('ZADD', user.rows, '0', oldest)
+    row = find(user.rows, seq)
+    if not row then return end
+    redis.call('ZREM', user.rows, row)
+  end
+  local text = text_of(row)
+  if row ~= oldest or not pop(user.list, text) then
+    redis.pcall('LREM', user.list, '1', text)
+  end
   account(user, -1, -bytes_of(row))
   return row
 end
@@ -176,6 +231,12 @@ function todo.write()
     rows = tonumber(ARGV[5]), bytes = tonumber(ARGV[6]),
   }
   local results, at = {}, 7
+  while at <= #ARGV do
+    user_of(ARGV[at + 1])
+    at = at + (ARGV[at + 3] == 'shared' and 7 or 4)
+  end
+  read_accounts()
+  at = 7
   while at <= #ARGV do
     local kind, user, what, more = ARGV[at], user_of(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
     local result = OK
@@ -329,14 +390,7 @@ function todo.import()
 end
 
 local result = todo[ARGV[1]]()
-for _, user in pairs(known_users) do
-  if user.change ~= 0 then
-    local key = 'ringpost_bytes_' .. user.name
-    if redis.call('INCRBY', key, string.format('%d', user.change)) <= 0 then
-      redis.call('DEL', key)
-    end
-  end
-end
+write_accounts()
 redis.call('HSET', 'ringpost_totals', 'seq_max', seq_max,
   'rows', string.format('%.0f', rows_total), 'bytes', string.format('%.0f', bytes_total),
   'dead_id', string.format('%.0f', dead_id))

@@ -78,6 +78,20 @@ fn a_list_that_is_none_or_was_cleared_by_others_does_not_matter() {
 }
 
 #[test]
+fn what_others_have_put_before_a_message_stays_when_that_goes() {
+    let Some(place) = Place::new() else { return };
+    let mut store = place.open();
+    assert_eq!(store.write(&[append(user(1), 1, b"x"), append(user(1), 2, b"")]), [OK, OK]);
+    let mut redis = place.redis();
+    let _: () = redis.lpush("offline_1", "theirs").unwrap();
+    assert_eq!(store.write(&[delete(user(1), 1)]), [OK]);
+    let list: Vec<String> = redis.lrange("offline_1", 0, -1).unwrap();
+    assert_eq!((list.len(), &*list[0]), (2, "theirs"));
+    assert_eq!(store.write(&[delete(user(1), 2)]), [OK]);
+    assert_eq!(redis.lrange("offline_1", 0, -1), Ok(vec!["theirs".to_owned()]));
+}
+
+#[test]
 fn tokens_are_the_documented_hashes_and_expire_until_the_login() {
     let Some(place) = Place::new() else { return };
     let mut store = place.open();

@@ -1,8 +1,9 @@
 //! Real servers for tests: those that `tests/run` has started, or private ones, ended with the
-//! test that needs them last. Where there are no programs, tests say so and check nothing.
+//! test that needs them last. Where there are no programs, tests say so and check nothing, or fail.
 //!
 //!   STORE_TEST_POSTGRES      libpq words without a database: host=/run/x user=postgres
 //!   STORE_TEST_REDIS_STORE   unix:///run/x/redis.sock, with many databases
+//!   STORE_TEST_REQUIRED      not empty: a test without its servers fails, as inside `tests/run`
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -35,7 +36,6 @@ static SHARED: Mutex<Weak<Servers>> = Mutex::new(Weak::new());
 impl Place {
     /// An empty place on servers that other tests use, too. `None`, said aloud: there are none.
     pub(crate) fn new() -> Option<Self> {
-        let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (postgres, redis, servers) =
             match (given("STORE_TEST_POSTGRES"), given("STORE_TEST_REDIS_STORE")) {
                 (Some(postgres), Some(redis)) => (postgres, redis, None),
@@ -55,18 +55,8 @@ impl Place {
 
     /// Whether [`Self::new`] gives one.
     pub(crate) fn is_available() -> bool {
-        let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let programs = || {
-            let mut redis = Command::new("redis-server");
-            redis.arg("--version").stdout(Stdio::null());
-            postgres_programs().is_some() && redis.status().is_ok()
-        };
-        let servers = given("STORE_TEST_POSTGRES") && given("STORE_TEST_REDIS_STORE");
-        let there = servers || programs();
-        if !there {
-            eprintln!("SKIPPED: PostgreSQL or Redis is not installed; nothing was checked");
-        }
-        there
+        let servers = ["STORE_TEST_POSTGRES", "STORE_TEST_REDIS_STORE"];
+        servers.iter().all(|name| given(name).is_some()) || redis_is_there() && Postgres::is_there()
     }
 
     pub(crate) fn open(&self) -> ExternalStore {
@@ -78,8 +68,13 @@ impl Place {
     }
 
     pub(crate) fn redis(&self) -> redis::Connection {
-        redis::Client::open(&*self.config.redis).unwrap().get_connection().unwrap()
+        connect(&self.config.redis)
     }
+}
+
+/// The operator's own connection to Redis.
+pub(crate) fn connect(url: &str) -> redis::Connection {
+    redis::Client::open(url).unwrap().get_connection().unwrap()
 }
 
 impl Servers {
@@ -163,13 +158,32 @@ fn new_database(words: &str) -> String {
     format!("{words} dbname={name}")
 }
 
+/// A variable of the environment that says something.
+fn given(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Notes that a test cannot check anything, which inside `tests/run` is its failure.
+fn missing(what: &str) {
+    assert!(given("STORE_TEST_REQUIRED").is_none(), "{what} is not installed");
+    eprintln!("SKIPPED: {what} is not installed; nothing was checked");
+}
+
+/// Whether there is a Redis to start; if not, it is said aloud.
+pub(crate) fn redis_is_there() -> bool {
+    let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+    if version.is_err() {
+        missing("redis-server");
+    }
+    version.is_ok()
+}
+
 /// A number that no other test process has; database 0 counts.
 fn new_redis_database(url: &str) -> String {
-    let mut counter = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut counter = connect(url);
     let number: u64 = redis::cmd("INCR").arg("databases").query(&mut counter).unwrap();
     let url = format!("{url}?db={}", 1 + number % (REDIS_DATABASES - 1));
-    let mut fresh = redis::Client::open(&*url).unwrap().get_connection().unwrap();
-    redis::cmd("FLUSHDB").exec(&mut fresh).unwrap();
+    redis::cmd("FLUSHDB").exec(&mut connect(&url)).unwrap();
     url
 }
 
@@ -183,8 +197,7 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn start() -> Option<Self> {
-        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("SKIPPED: redis-server is not installed; nothing was checked");
+        if !redis_is_there() {
             return None;
         }
         let mut server = Self { dir: tempfile::tempdir().unwrap(), process: None };
@@ -253,19 +266,24 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
+    /// Whether there is one to start; if not, it is said aloud.
+    fn is_there() -> bool {
+        let there = postgres_programs().is_some();
+        if !there {
+            missing("PostgreSQL");
+        }
+        there
+    }
+
     pub(crate) fn start() -> Option<Self> {
-        let Some(programs) = postgres_programs() else {
-            eprintln!("SKIPPED: PostgreSQL is not installed; nothing was checked");
+        if !Self::is_there() {
             return None;
-        };
+        }
+        let programs = postgres_programs()?;
         // It refuses to run as root.
         let root = number_of("id", &["-u"]) == Some(0);
-        let owner = match root {
-            true => {
-                Some((number_of("id", &["-u", "postgres"])?, number_of("id", &["-g", "postgres"])?))
-            }
-            false => None,
-        };
+        let postgres = |what| number_of("id", &[what, "postgres"]).expect("the package's user");
+        let owner = root.then(|| (postgres("-u"), postgres("-g")));
         let dir = tempfile::tempdir().unwrap();
         if let Some((user, group)) = owner {
             std::os::unix::fs::chown(dir.path(), Some(user), Some(group)).unwrap();
@@ -317,22 +335,36 @@ impl Postgres {
 
     /// Ends it without a checkpoint or a goodbye.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            signal("-QUIT", process.id());
-            process.wait().unwrap();
+        if self.process.is_none() {
+            return;
+        }
+        let children = self.signal("-KILL");
+        let leader = self.process.take().map(|mut process| process.wait());
+        leader.expect("it ran").unwrap();
+        // A new one does not start while one of them still has the memory that they share.
+        let deadline = Instant::now() + PATIENCE;
+        let has_memory = |child: &String| {
+            std::fs::read_to_string(format!("/proc/{child}/maps"))
+                .is_ok_and(|maps| !maps.is_empty())
+        };
+        while children.iter().any(has_memory) {
+            assert!(Instant::now() < deadline, "a killed process does not end");
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
-    /// All its processes.
-    pub(crate) fn signal(&self, name: &str) {
+    /// To all its processes; gives the leader's children.
+    pub(crate) fn signal(&self, name: &str) -> Vec<String> {
         let leader = self.process.as_ref().expect("a running server").id();
         let children = format!("/proc/{leader}/task/{leader}/children");
         let children = std::fs::read_to_string(children).unwrap();
+        let children: Vec<_> = children.split_whitespace().map(str::to_owned).collect();
         signal(name, leader);
-        for child in children.split_whitespace() {
+        for child in &children {
             // Some end by themselves.
             let _ = Command::new("kill").args([name, child]).stderr(Stdio::null()).status();
         }
+        children
     }
 }
 
