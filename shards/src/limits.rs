@@ -8,6 +8,15 @@ pub const WINDOW_MESSAGES: u8 = 64;
 /// Unacknowledged push bytes per connection; one message may exceed it when it is alone.
 pub const WINDOW_BYTES: usize = 64 * 1024;
 
+/// Where nothing is sent again: a client that has all of its window and acknowledges none of it for
+/// so long is taken for one that never does, and what waits behind the window goes on. Long beside
+/// a busy client's pauses; short enough that a mute one gets 64 messages a second.
+pub const WINDOW_SILENCE_MS: u32 = 1_000;
+/// Pushes per connection that left its window unacknowledged and are known by their ids, so that a
+/// late acknowledgement still deletes their rows: 16 windows, 24 KiB. Older ones come again at the
+/// next login.
+pub const LET_GO: usize = 1_024;
+
 /// Terminals of one user; one more takes the place of the oldest. Each message goes to all of them,
 /// and a delivery counts those that have it in flight in a byte.
 pub const TERMINALS: usize = 128;

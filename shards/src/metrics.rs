@@ -69,6 +69,8 @@ counters! {
     given_up,
     /// Deliveries acknowledged by a terminal.
     acknowledged,
+    /// Acknowledgements of pushes that had been given up.
+    acknowledged_late,
     /// Rows appended to the store.
     appends,
     /// Appends refused at a cap.

@@ -12,7 +12,10 @@
 
 use std::sync::Arc;
 
-use codec::{Acks, CloseReason, Failure, Message, MessageId, Outgoing, ProtocolId, Push, UserKey};
+use codec::{
+    Acks, CloseReason, Failure, Message, MessageId, Outgoing, ProtocolId, PublishKind, Push,
+    UserKey,
+};
 use storage::{Append, Request};
 
 use crate::home::Home;
@@ -23,6 +26,7 @@ use crate::home::session::Flight;
 use crate::io::{Now, Slot};
 use crate::limits::{
     READ_BYTES, READ_LOW_WATER, READ_ROWS, SLOW_CONSUMER_MS, STALL_PERSIST_MS, UNSENT_PAUSE_MAX_MS,
+    WINDOW_SILENCE_MS,
 };
 use crate::mutants::{self, Mutant};
 
@@ -130,6 +134,7 @@ impl Home {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;
         };
+        session.held = false;
         let Some(inbox) = &mut self.users.at(index).inbox else { return };
         let protocol = session.protocol.unwrap_or(ProtocolId::ALL[0]);
         let first = inbox.position(session.cursor);
@@ -158,23 +163,17 @@ impl Home {
             }
             session.cursor = delivery.seq + 1;
         }
+        // Rows are read when there is room in memory, which silence keeps from getting free.
+        full |= inbox.mode == Mode::CatchingUp && inbox.queue.len() > READ_LOW_WATER;
         if full && session.manners.resends.is_none() && session.manners.acks == Acks::Packets {
-            self.give_up_oldest(index, slot, now, fx);
+            session.held = true;
+            self.arm_session(slot, fx);
         }
     }
 
-    /// A full window of a terminal to which nothing is sent again: what it did not acknowledge and
-    /// the store has waits for the next login, and what comes after it is not held up.
-    fn give_up_oldest(&mut self, index: u32, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let flights = self.sessions.get(slot.index).map(|session| &session.flights);
-        let Some(oldest) = flights.and_then(|flights| flights.iter().next()) else { return };
-        if self.let_go(index, slot, oldest.seq) {
-            self.push_terminal(index, slot, now, fx);
-        }
-    }
-
-    /// Takes a push that was not acknowledged out of a terminal's window. `false`: neither does the
-    /// store have it nor another terminal, so that it must stay.
+    /// Takes a push that was not acknowledged out of a terminal's window, so that what comes after
+    /// it is not held up; it waits for the next login, or for its acknowledgement after all.
+    /// `false`: neither does the store have it nor another terminal, so that it must stay.
     fn let_go(&mut self, index: u32, slot: Slot, seq: u64) -> bool {
         let Some(session) = self.sessions.get_mut(slot.index) else { return false };
         let Some(inbox) = &mut self.users.at(index).inbox else { return false };
@@ -182,7 +181,9 @@ impl Home {
         let kept = inbox.find(seq).filter(|delivery| delivery.may_leave());
         let (Some(delivery), Some(position)) = (kept, position) else { return false };
         delivery.flights -= 1;
-        session.flights.remove(position, &mut self.spare_flights);
+        let protocol = session.protocol.unwrap_or(ProtocolId::ALL[0]);
+        let id = self.hasher.hash(PublishKind::User, 0, &delivery.message.id_for(protocol));
+        session.flights.let_go(position, id);
         self.counters.given_up += 1;
         true
     }
@@ -235,8 +236,9 @@ impl Home {
         let by_bytes = session.manners.acks == Acks::Bytes;
         let sent_is_enough = session.manners.acks == Acks::Sent;
         let retry_at = match session.manners.resends {
-            Some(resends) if !by_bytes => now.plus_ms(resends.interval_ms.into()),
-            _ => now,
+            _ if by_bytes => now,
+            Some(resends) => now.plus_ms(resends.interval_ms.into()),
+            None => now.plus_ms(WINDOW_SILENCE_MS.into()),
         };
         let mut any = false;
         let inbox = match session.flights.is_empty() {
@@ -263,7 +265,7 @@ impl Home {
             }
             return;
         }
-        if session.manners.resends.is_some() {
+        if session.resends().is_some() {
             session.deadline.want(fx, Timer::Session(slot), retry_at);
         }
         if sent_is_enough {
@@ -271,7 +273,8 @@ impl Home {
         }
     }
 
-    /// A terminal has a push. Ids that are not in flight on it are late or unknown: ignored.
+    /// A terminal has a push. Ids that it has not been sent, or has acknowledged, are ignored. Of
+    /// several with the same id it is the oldest: connections keep the order.
     pub(super) fn acknowledged(
         &mut self,
         slot: Slot,
@@ -283,6 +286,12 @@ impl Home {
             return;
         };
         let (index, protocol) = (session.user, session.protocol.unwrap_or(ProtocolId::ALL[0]));
+        if session.flights.any_let_go() {
+            let hash = self.hasher.hash(PublishKind::User, 0, id);
+            if let Some(seq) = session.flights.take_let_go(Some(hash), &mut self.spare_flights) {
+                return self.landed_late(slot, seq, now, fx);
+            }
+        }
         let Some(inbox) = self.users.at(index).inbox.as_mut() else { return };
         let wanted = tag(id);
         let found = session.flights.iter().position(|flight| {
@@ -298,7 +307,34 @@ impl Home {
 
     /// A terminal has the oldest push that it has not acknowledged.
     pub(super) fn acknowledged_oldest(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
-        self.landed(slot, 0, now, fx);
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        match session.flights.take_let_go(None, &mut self.spare_flights) {
+            Some(seq) => self.landed_late(slot, seq, now, fx),
+            None => self.landed(slot, 0, now, fx),
+        }
+    }
+
+    /// A push has arrived without which the connection had gone on: its row is not needed.
+    fn landed_late(&mut self, slot: Slot, seq: u64, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
+            return;
+        };
+        let index = session.user;
+        session.flights.heard(now);
+        session.widen();
+        self.counters.acknowledged_late += 1;
+        if self.delivery(index, seq).is_some() {
+            self.complete(index, seq, now, fx);
+        } else if !mutants::on(Mutant::LostDelete) {
+            // It has left memory, because another terminal has it or the store.
+            let user = self.users.at(index).key;
+            fx.store(Request::Delete { user, seq });
+            self.counters.acknowledged += 1;
+        }
+        self.push_user(index, now, fx);
+        self.tidy_user(index, fx);
     }
 
     /// The push at a position of the terminal's flights has arrived.
@@ -310,6 +346,7 @@ impl Home {
         let Some(flight) = session.flights.remove(position, &mut self.spare_flights) else {
             return;
         };
+        session.flights.heard(now);
         session.widen();
         self.finish(index, flight.seq, now, fx);
         self.push_user(index, now, fx);
@@ -376,12 +413,18 @@ impl Home {
         index.is_some_and(|index| !self.users.at(index).terminals.is_empty())
     }
 
-    /// The first acknowledgement makes a delivery done, in any state.
+    /// What was in flight to a terminal has arrived.
     fn finish(&mut self, index: u32, seq: u64, now: Now, fx: &mut impl Effects) {
+        let Some(delivery) = self.delivery(index, seq) else { return };
+        delivery.flights -= 1;
+        self.complete(index, seq, now, fx);
+    }
+
+    /// The first acknowledgement makes a delivery done, in any state.
+    fn complete(&mut self, index: u32, seq: u64, now: Now, fx: &mut impl Effects) {
         let user = self.users.at(index);
         let key = user.key;
         let Some(delivery) = user.inbox.as_mut().and_then(|inbox| inbox.find(seq)) else { return };
-        delivery.flights -= 1;
         if delivery.done {
             return;
         }

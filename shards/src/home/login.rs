@@ -186,7 +186,8 @@ impl Home {
             return;
         }
         let Some(session) = self.session(slot) else { return };
-        let due = |flight: &Flight| flight.sent && flight.retry_at <= now;
+        let quiet = session.quiet_at() <= now;
+        let due = |flight: &Flight| quiet && flight.sent && flight.retry_at <= now;
         let look = session.looks_after_flights() && !session.asked_unsent;
         if look && session.flights.iter().any(due) {
             // What is still in the socket must not be sent again; ask before retrying.
@@ -227,7 +228,8 @@ impl Home {
         }
         let Some(session) = self.session(slot) else { return };
         session.asked_unsent = false;
-        let Some(resends) = session.manners.resends else { return };
+        let Some(resends) = session.resends() else { return };
+        let quiet = session.quiet_at() <= now;
         let interval = u64::from(resends.interval_ms);
         let drained = sent.saturating_sub(unsent);
         if !session.flights.progress(drained, unsent > 0, now, SLOW_CONSUMER_MS) {
@@ -235,7 +237,7 @@ impl Home {
         }
         let (mut again, mut given_up) = (Vec::new(), Vec::new());
         for flight in session.flights.iter_mut() {
-            if !flight.sent || flight.retry_at > now {
+            if !quiet || !flight.sent || flight.retry_at > now {
                 continue;
             }
             if flight.end > drained {
@@ -320,7 +322,7 @@ impl Home {
     fn postpone(&mut self, slot: Slot, now: Now) {
         let ping = self.config.heartbeat_interval_ms;
         let Some(session) = self.session(slot) else { return };
-        let retry = session.manners.resends.map_or(0, |resends| resends.interval_ms.into());
+        let retry = session.resends().map_or(0, |resends| resends.interval_ms.into());
         session.missed = 0;
         session.next_ping = session.next_ping.max(now.plus_ms(ping));
         for flight in session.flights.iter_mut() {

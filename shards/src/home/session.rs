@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 
-use codec::{Acks, Heartbeat, Manners, ProtocolId};
+use codec::{Acks, Heartbeat, Manners, ProtocolId, Resends};
 
 use crate::home::answers::AnswerQueue;
+use crate::home::dedup::IdHash;
 use crate::home::effects::{Effects, Timer};
 use crate::io::{Now, Slot};
-use crate::limits::{SPARE_FLIGHTS, WINDOW_BYTES, WINDOW_MESSAGES};
+use crate::limits::{LET_GO, SPARE_FLIGHTS, WINDOW_BYTES, WINDOW_MESSAGES, WINDOW_SILENCE_MS};
 use crate::timers::TimerId;
 
 /// What kind of peer a session is.
@@ -41,7 +42,15 @@ pub(crate) struct Flight {
     pub(crate) sent: bool,
 }
 
-/// Everything in flight to one terminal, oldest first; allocated only while there is something.
+/// A push that left the window without an acknowledgement, which may still come.
+#[derive(Debug)]
+struct LetGo {
+    seq: u64,
+    id: IdHash,
+}
+
+/// What a terminal has not acknowledged, oldest first: what is in flight to it, and what it was
+/// given up. Allocated only while there is something.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Option<Box<Flying>>);
 
@@ -54,6 +63,10 @@ pub(crate) struct Flying {
     /// there was more.
     drained: u64,
     stalled: Option<Now>,
+    /// The last acknowledgement.
+    heard: Now,
+    /// At most [`LET_GO`], all pushed before what is in the queue.
+    let_go: VecDeque<LetGo>,
 }
 
 /// Allocations kept for the next flights, so that a message in flight costs none.
@@ -64,7 +77,7 @@ pub(crate) struct FlightPool(
 
 impl Flights {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.as_ref().is_none_or(|flying| flying.queue.is_empty())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,16 +108,62 @@ impl Flights {
         let flying = self.0.as_mut()?;
         let flight = flying.queue.remove(position)?;
         flying.body_bytes -= flight.body_bytes as usize;
-        if flying.queue.is_empty()
-            && let Some(mut idle) = self.0.take()
+        self.tidy(pool);
+        Some(flight)
+    }
+
+    /// Takes a flight out that was not acknowledged; `id`: by which that may still be done.
+    pub(crate) fn let_go(&mut self, position: usize, id: IdHash) {
+        let Some(flying) = self.0.as_mut() else { return };
+        let Some(flight) = flying.queue.remove(position) else { return };
+        flying.body_bytes -= flight.body_bytes as usize;
+        if flying.let_go.len() == LET_GO {
+            flying.let_go.pop_front();
+        }
+        flying.let_go.push_back(LetGo { seq: flight.seq, id });
+    }
+
+    pub(crate) fn any_let_go(&self) -> bool {
+        self.0.as_ref().is_some_and(|flying| !flying.let_go.is_empty())
+    }
+
+    /// Takes the oldest push that was let go, of those with `id` if one is named; its `seq`.
+    pub(crate) fn take_let_go(&mut self, id: Option<IdHash>, pool: &mut FlightPool) -> Option<u64> {
+        let let_go = &mut self.0.as_mut()?.let_go;
+        let position = let_go.iter().position(|gone| id.is_none_or(|id| gone.id == id))?;
+        let gone = let_go.remove(position)?;
+        self.tidy(pool);
+        Some(gone.seq)
+    }
+
+    /// Nothing that was let go is known any more.
+    pub(crate) fn forget_let_go(&mut self, pool: &mut FlightPool) {
+        if let Some(flying) = &mut self.0 {
+            flying.let_go.clear();
+        }
+        self.tidy(pool);
+    }
+
+    /// The client has acknowledged something.
+    pub(crate) fn heard(&mut self, now: Now) {
+        if let Some(flying) = &mut self.0 {
+            flying.heard = now;
+        }
+    }
+
+    /// Keeps the allocation for others when nothing is left.
+    fn tidy(&mut self, pool: &mut FlightPool) {
+        let left = |flying: &mut Box<Flying>| flying.queue.is_empty() && flying.let_go.is_empty();
+        if let Some(mut idle) = self.0.take_if(left)
             && pool.0.len() < SPARE_FLIGHTS
             && idle.queue.capacity() <= usize::from(WINDOW_MESSAGES)
         {
             idle.drained = 0;
             idle.stalled = None;
+            idle.heard = Now(0);
+            idle.let_go = VecDeque::new();
             pool.0.push(idle);
         }
-        Some(flight)
     }
 
     /// The peer's kernel has acknowledged output up to `drained`; `false` if nothing has drained
@@ -136,6 +195,8 @@ pub(crate) struct Session {
     /// It has asked something (a name, who is here, contacts) that is not answered: what comes
     /// behind it must not overtake it.
     pub(crate) waiting: bool,
+    /// Nothing is sent again, and what is in flight holds up more: silence gives it up.
+    pub(crate) held: bool,
     /// An `unsent` answer is awaited.
     pub(crate) asked_unsent: bool,
     /// Publishes of this connection not yet safe.
@@ -181,14 +242,27 @@ impl Session {
         // While the answer about the socket is awaited, it decides about retries, not the timer.
         let waiting = |flight: &&Flight| flight.sent && !self.asked_unsent;
         let flights = self.flights.iter().filter(waiting).filter(|_| self.looks_after_flights());
-        let retry = flights.map(|flight| flight.retry_at);
+        let quiet_at = self.quiet_at();
+        let retry = flights.map(|flight| flight.retry_at.max(quiet_at));
         let ping = (self.manners.heartbeat != Heartbeat::None).then_some(self.next_ping);
         retry.chain(ping).min()
     }
 
     /// Time alone does something about what is in flight: it is sent again, or asked for.
     pub(crate) fn looks_after_flights(&self) -> bool {
-        self.manners.resends.is_some() || self.manners.acks == Acks::Bytes
+        self.manners.resends.is_some() || self.manners.acks == Acks::Bytes || self.held
+    }
+
+    /// The rule by which silence is answered at the moment, if it is.
+    pub(crate) fn resends(&self) -> Option<Resends> {
+        let silence = Resends { interval_ms: WINDOW_SILENCE_MS, max: 0, ends: false };
+        self.manners.resends.or(self.held.then_some(silence))
+    }
+
+    /// A client that holds up its window but acknowledges is slow, not silent: until then.
+    pub(crate) fn quiet_at(&self) -> Now {
+        let heard = self.flights.0.as_ref().map_or(Now(0), |flying| flying.heard);
+        if self.held { heard.plus_ms(WINDOW_SILENCE_MS.into()) } else { Now(0) }
     }
 }
 

@@ -135,6 +135,8 @@ impl Home {
         for slot in self.terminals(index) {
             if let Some(session) = self.sessions.get_mut(slot.index) {
                 session.cursor = 0;
+                // What was let go is pushed again.
+                session.flights.forget_let_go(&mut self.spare_flights);
             }
         }
         self.read_more(index, fx);
