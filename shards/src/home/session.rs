@@ -256,7 +256,7 @@ impl Session {
     /// The rule by which silence is answered at the moment, if it is.
     pub(crate) fn resends(&self) -> Option<Resends> {
         let silence = Resends { interval_ms: WINDOW_SILENCE_MS, max: 0, ends: false };
-        self.manners.resends.or(self.held.then_some(silence))
+        self.manners.resends.or_else(|| self.held.then_some(silence))
     }
 
     /// A client that holds up its window but acknowledges is slow, not silent: until then.
