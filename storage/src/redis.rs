@@ -532,6 +532,10 @@ impl std::fmt::Display for CallError {
         match self {
             // The category and code only: a reply may quote what was sent.
             Self::Redis(error) => {
+                // What the operating system says quotes nothing.
+                if error.is_io_error() {
+                    return write!(f, "Redis: {error}");
+                }
                 write!(f, "Redis: {}", error.category())?;
                 error.code().map_or(Ok(()), |code| write!(f, " ({code})"))
             }

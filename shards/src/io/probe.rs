@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::thread;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -194,11 +195,19 @@ pub struct Abilities {
     pub socket_commands: bool,
 }
 
-/// Finds out whether this process may have rings that do all we need. Makes and drops small ones.
+/// Finds out whether this process may have rings that do all we need. Makes and drops small ones, on
+/// a thread of its own: the end of a ring reaches the thread that made it like a signal, and would
+/// interrupt whatever it waits for by then.
 ///
 /// # Errors
 /// It may not, or something else is in the way: [`SetupError::is_refusal`] tells.
 pub fn try_ring() -> Result<Abilities, SetupError> {
+    let probing = thread::Builder::new().spawn(try_ring_here);
+    let probing = probing.map_err(|error| SetupError::of("starting a thread", &error))?;
+    probing.join().unwrap_or(Err(SetupError::Config("the probe of io_uring panicked")))
+}
+
+fn try_ring_here() -> Result<Abilities, SetupError> {
     let ring = build(8, 16)?;
     register_slots(&ring, 8)?;
     // A policy may allow all but `io_uring_enter`.
