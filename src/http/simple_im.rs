@@ -100,8 +100,11 @@ struct Shared {
     verified: Arc<Verified>,
     settings: Settings,
     /// Per token, the stored deliveries that it has read: no others are cleared.
-    read: Mutex<HashMap<Box<[u8]>, Box<[u64]>>>,
+    read: Mutex<Read>,
 }
+
+/// By token.
+type Read = HashMap<Box<[u8]>, Box<[u64]>>;
 
 impl Face {
     pub(crate) fn new(
@@ -139,7 +142,7 @@ impl Face {
         Arc::clone(&self.0.verified)
     }
 
-    fn read(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Box<[u64]>>> {
+    fn read(&self) -> MutexGuard<'_, Read> {
         self.0.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -428,7 +428,7 @@ impl Home {
         let (_, protocol) = fx.origin(slot);
         let manners = self.session(slot)?.manners;
         let Manners { group_echo: echo, open_groups: open, copies, unique_ids, .. } = manners;
-        let resends = unique_ids && !publish.id.is_empty();
+        let resends = unique_ids && !publish.id.as_bytes().is_empty();
         let sending = Sending { slot, echo, open, resends };
         let user = self.users.at(index);
         let (from, tenant) = (Some(user.key), user.key.tenant);

@@ -163,6 +163,7 @@ impl Accounts for ExternalStore {
     }
 
     fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<(), StoreError> {
-        delete_all(self, self.user(user), seqs)
+        let user = self.user(user);
+        delete_all(self, user, seqs)
     }
 }

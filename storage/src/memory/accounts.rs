@@ -244,7 +244,8 @@ impl Accounts for MemoryAccounts {
     }
 
     fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<()> {
-        delete_all(&mut self.store, self.user(user), seqs)
+        let user = self.user(user);
+        delete_all(&mut self.store, user, seqs)
     }
 }
 

@@ -12,8 +12,7 @@ use super::{Batch, CallError, SqliteStore, Tables, unsigned};
 use crate::accounts::rules::{self, Centre};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
-    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, delete_all,
-    token_hash as hash,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, delete_all, token_hash as hash,
 };
 use crate::auth::FIRST_ID;
 use crate::request::{Row, StoreError};
@@ -322,7 +321,8 @@ impl Accounts for SimpleIm {
     }
 
     fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<(), StoreError> {
-        delete_all(&mut self.store, self.user(user), seqs)
+        let user = self.user(user);
+        delete_all(&mut self.store, user, seqs)
     }
 }
 
