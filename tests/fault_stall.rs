@@ -49,6 +49,8 @@ fn acknowledgements_that_came_during_a_stall_are_read_before_anything_is_repeate
     for (client, user) in crowd.iter_mut().zip(2..) {
         client.expect_push(id(user), "before the stall");
     }
+    // What was said while a login still looked for older messages is in the store, rightly.
+    let appended = gateway.metric("ringpost_appends_total");
     stall(&gateway, || {
         for (client, user) in crowd.iter_mut().zip(2..) {
             client.ack(PublishKind::User, id(user));
@@ -62,5 +64,5 @@ fn acknowledgements_that_came_during_a_stall_are_read_before_anything_is_repeate
         missing.swap_remove(at);
     }
     assert_nobody_suffered(&gateway);
-    assert_eq!(gateway.metric("ringpost_appends_total"), 0, "stored for nothing");
+    assert_eq!(gateway.metric("ringpost_appends_total"), appended, "stored for nothing");
 }

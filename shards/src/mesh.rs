@@ -103,6 +103,8 @@ pub struct Sending {
     pub echo: Echo,
     /// The sender need not be a member.
     pub open: bool,
+    /// What was not safe for everybody comes again under the same id, and nothing else does.
+    pub resends: bool,
 }
 
 impl ShardMessage {

@@ -45,7 +45,7 @@ use tokio::sync::{Mutex as TurnMutex, Semaphore};
 use answer::Answer;
 use passwords::Passwords;
 
-use crate::config::keys::{Brackets, Registration};
+use crate::config::keys::{AuthMode, Brackets, Registration};
 use crate::config::{Address, Config};
 use crate::gateway::Gateway;
 
@@ -68,12 +68,14 @@ pub(crate) struct Settings {
 impl Settings {
     /// `None`: nobody can log in over TCP.
     pub(crate) fn of(config: &Config) -> Option<Self> {
-        let keys = &config.keys.simple_im;
+        let (keys, login) = (&config.keys.simple_im, config.login_realm());
         Some(Self {
             address: config.advertised()?,
             token_ttl: Duration::from_millis(keys.token_ttl_ms),
             brackets: keys.http_brackets,
             registration: match keys.registration {
+                // Ids are another authority's to give.
+                _ if login.is_some_and(|realm| realm.mode != AuthMode::Local) => false,
                 Registration::Never => false,
                 Registration::Loopback => config.http.is_some_and(|http| http.ip().is_loopback()),
                 Registration::Always => true,
@@ -97,9 +99,12 @@ struct Shared {
     passwords: Passwords,
     verified: Arc<Verified>,
     settings: Settings,
-    /// Per token, the newest stored delivery that was read: what came later is not cleared.
-    read_up_to: Mutex<HashMap<Box<[u8]>, u64>>,
+    /// Per token, the stored deliveries that it has read: no others are cleared.
+    read: Mutex<Read>,
 }
+
+/// By token.
+type Read = HashMap<Box<[u8]>, Box<[u64]>>;
 
 impl Face {
     pub(crate) fn new(
@@ -118,7 +123,7 @@ impl Face {
             passwords: Passwords::new(),
             verified: Arc::new(verified),
             settings,
-            read_up_to: Mutex::default(),
+            read: Mutex::default(),
         }))
     }
 
@@ -137,8 +142,8 @@ impl Face {
         Arc::clone(&self.0.verified)
     }
 
-    fn read_up_to(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, u64>> {
-        self.0.read_up_to.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.0.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an answer has double brackets; `auto`: by what is asked.

@@ -12,12 +12,13 @@ pub(crate) mod rules;
 
 use std::time::Duration;
 
-use codec::{GroupId, TenantId, UserId};
+use codec::{GroupId, TenantId, UserId, UserKey};
 use sha2::{Digest as _, Sha256};
 
 pub use login::{PhoneLogin, Refusal};
 
 use crate::request::{Row, StoreError};
+use crate::store::{Store, Write};
 
 /// How long a token of the HTTP login may wait for the login over TCP that makes it permanent.
 pub const TOKEN_TTL: Duration = Duration::from_secs(100);
@@ -151,8 +152,18 @@ pub trait Accounts: Send {
     /// The oldest stored deliveries of a user, without removing them, and whether there are more.
     fn offline_read(&mut self, user: UserId, rows: u32) -> Result<(Vec<Row>, bool), StoreError>;
 
-    /// Removes stored deliveries up to `seq`, that included.
-    fn offline_clear(&mut self, user: UserId, seq: u64) -> Result<(), StoreError>;
+    /// Removes these stored deliveries, and no other: what was not read may lie between them.
+    fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<(), StoreError>;
+}
+
+/// As [`Accounts::offline_clear`], in one transaction of the store.
+pub(crate) fn delete_all(
+    store: &mut impl Store,
+    user: UserKey,
+    seqs: &[u64],
+) -> Result<(), StoreError> {
+    let writes: Vec<Write> = seqs.iter().map(|&seq| Write::Delete { user, seq }).collect();
+    store.write(&writes).into_iter().collect()
 }
 
 /// A user.

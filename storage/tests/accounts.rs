@@ -447,9 +447,9 @@ fn what_waits_for_a_user_is_read_and_cleared_apart<B: Backend>() {
     };
     assert_eq!(read(2), (vec![1, 2], true));
     assert_eq!(read(9), (vec![1, 2, 3], false), "reading removes nothing");
-    b.accounts().offline_clear(UserId(1), 2).unwrap();
-    assert_eq!(read(9), (vec![3], false));
-    b.accounts().offline_clear(UserId(1), u64::MAX).unwrap();
+    b.accounts().offline_clear(UserId(1), &[1, 3]).unwrap();
+    assert_eq!(read(9), (vec![2], false), "and no other");
+    b.accounts().offline_clear(UserId(1), &[1, 2, 7]).unwrap();
     assert_eq!(read(9), (vec![], false));
     assert_eq!(gateway.changed(), Ok(false), "rows are not cached, and tokens neither");
 }

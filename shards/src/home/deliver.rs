@@ -310,6 +310,8 @@ impl Home {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;
         };
+        // Who names nothing cannot tell a copy from the next push: he gets none any more.
+        session.manners.resends = None;
         match session.flights.take_let_go(None, &mut self.spare_flights) {
             Some(seq) => self.landed_late(slot, seq, now, fx),
             None => self.landed(slot, 0, now, fx),

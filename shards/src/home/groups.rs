@@ -97,8 +97,8 @@ pub(crate) struct Fan {
     stored: bool,
     owed: Owed,
     sender: UserKey,
-    /// Under which the members not reached are remembered.
-    hash: IdHash,
+    /// Under which the members not reached are remembered; `None`: nobody sends it to them again.
+    hash: Option<IdHash>,
 }
 
 impl Home {
@@ -172,8 +172,8 @@ impl Home {
     /// One request to every shard with recipients.
     fn fan_out(&mut self, key: GroupKey, job: Job, now: Now, fx: &mut impl Effects) {
         let sender = sender_of(&job.message);
-        let hash = self.unfinished_hash(&job.message, key);
-        let again = self.groups.take_unfinished(hash);
+        let hash = job.sending.resends.then(|| self.unfinished_hash(&job.message, key));
+        let again = hash.and_then(|hash| self.groups.take_unfinished(hash));
         let Some(members) = self.groups.groups.get(&key).and_then(|group| group.members.as_ref())
         else {
             return self.settle(job.owed, sender, Outcome::FAILED, now, fx);
@@ -185,7 +185,10 @@ impl Home {
             return self.settle(job.owed, sender, refused, now, fx);
         }
         let chosen: Box<[Arc<[UserId]>]> = match (again, &job.part) {
-            (Some(users), _) => by_shard(key, users.iter().copied(), self.config.shards),
+            (Some(users), _) => {
+                let still = |user: &UserId| members.sorted.binary_search(user).is_ok();
+                by_shard(key, users.iter().copied().filter(still), self.config.shards)
+            }
             (None, Some(part)) => {
                 let mut part: Vec<UserId> = part.to_vec();
                 part.sort_unstable();
@@ -202,7 +205,7 @@ impl Home {
         &mut self,
         job: &Job,
         chosen: Box<[Arc<[UserId]>]>,
-        hash: IdHash,
+        hash: Option<IdHash>,
         now: Now,
         fx: &mut impl Effects,
     ) {
@@ -258,8 +261,8 @@ impl Home {
             (true, true) => Outcome::Stored,
             (false, _) => Outcome::FAILED,
         };
-        if !outcome.is_safe() {
-            self.groups.remember_unfinished(fan.hash, fan.failed.into());
+        if let (false, Some(hash)) = (outcome.is_safe(), fan.hash) {
+            self.groups.remember_unfinished(hash, fan.failed.into());
         }
         self.settle(fan.owed, fan.sender, outcome, now, fx);
     }

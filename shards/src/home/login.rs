@@ -390,6 +390,8 @@ impl Home {
         if last {
             self.all_to_store(index, fx);
         } else {
+            // What it was let go without is in the store: the others get it from there.
+            self.users.at(index).requeued |= ended.flights.any_let_go();
             self.push_user(index, now, fx);
         }
         // Behind the append in the user's FIFO.

@@ -176,7 +176,7 @@ impl Home {
         let at_once = self.session(slot).is_some_and(|session| session.ack_at_once);
         let (tenant, protocol) = fx.origin(slot);
         // The back end is nobody's member and has no terminal.
-        let sending = Sending { slot, echo: Echo::Nowhere, open: true };
+        let sending = Sending { slot, echo: Echo::Nowhere, open: true, resends: true };
         let (from, from_name) = (None, Arc::default());
         let sender = Sender { tenant, protocol, from, from_name, copies: false, sending };
         let Some(parcel) = self.parcel(sender, publish, fx) else { return };
@@ -427,8 +427,9 @@ impl Home {
     ) -> Option<Parcel> {
         let (_, protocol) = fx.origin(slot);
         let manners = self.session(slot)?.manners;
-        let Manners { group_echo: echo, open_groups: open, copies, .. } = manners;
-        let sending = Sending { slot, echo, open };
+        let Manners { group_echo: echo, open_groups: open, copies, unique_ids, .. } = manners;
+        let resends = unique_ids && !publish.id.as_bytes().is_empty();
+        let sending = Sending { slot, echo, open, resends };
         let user = self.users.at(index);
         let (from, tenant) = (Some(user.key), user.key.tenant);
         let from_name = user.name.clone().unwrap_or_default();

@@ -195,9 +195,9 @@ pub struct Abilities {
     pub socket_commands: bool,
 }
 
-/// Finds out whether this process may have rings that do all we need. Makes and drops small ones, on
-/// a thread of its own: the end of a ring reaches the thread that made it like a signal, and would
-/// interrupt whatever it waits for by then.
+/// Finds out whether this process may have rings that do all we need. Makes and drops small ones,
+/// on a thread of its own: the end of a ring reaches the thread that made it like a signal, and
+/// would interrupt whatever it waits for by then.
 ///
 /// # Errors
 /// It may not, or something else is in the way: [`SetupError::is_refusal`] tells.

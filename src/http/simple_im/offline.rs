@@ -44,9 +44,9 @@ async fn by_body(face: &Face, form: &Form) -> Result<Holder, Answer> {
 /// `DELETE /offline`, with the token as a cookie: forgets what was read.
 pub(super) async fn clear(State(face): State<Face>, holder: Holder) -> Said {
     let Holder { token, record } = holder;
-    let read = face.read_up_to().remove(&token);
-    if let Some(seq) = read {
-        face.call(move |accounts| accounts.offline_clear(record.user, seq)).await?;
+    let read = face.read().remove(&token);
+    if let Some(seqs) = read {
+        face.call(move |accounts| accounts.offline_clear(record.user, &seqs)).await?;
     }
     Ok(Answer::double(0))
 }
@@ -96,17 +96,17 @@ async fn packets(
             rows.truncate(rows.len() / 2);
             formed = form(&written(&rows, dialect));
         }
-        Ok((rows.last().map(|row| row.seq), formed))
+        Ok((rows.iter().map(|row| row.seq).collect::<Box<[u64]>>(), formed))
     });
-    let (last, formed) = read.await?;
+    let (seqs, formed) = read.await?;
     let formed = formed.ok_or_else(Answer::unavailable)?;
-    if let Some(last) = last {
-        let mut read = face.read_up_to();
+    if !seqs.is_empty() {
+        let mut read = face.read();
         if read.len() >= READERS_MAX {
             // Who cleared nothing so far reads again.
             read.clear();
         }
-        read.insert(holder.token, last);
+        read.insert(holder.token, seqs);
     }
     Ok(formed)
 }
@@ -143,8 +143,8 @@ fn deflate(bytes: &[u8], level: Compression) -> Vec<u8> {
 
 /// Packets of one answer; the rest comes with the next one, or on the socket.
 const ROWS_MAX: u32 = 1000;
-/// Tokens that have read and not cleared.
-const READERS_MAX: usize = 10_000;
+/// Tokens that have read and not cleared: 8 MB of numbers at most.
+const READERS_MAX: usize = 1_000;
 /// Of packets before they are compressed; a larger one goes alone. What comes out has a line end by
 /// chance only once in some 64 KiB.
 const ANSWER_BYTES: usize = 32 * 1024;

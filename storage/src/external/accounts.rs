@@ -10,7 +10,7 @@ use codec::{GroupId, GroupKey, TenantId, UserId, UserKey};
 use super::{ExternalStore, text};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
-    OFFLINE_BYTES_MAX, PreContact, TokenRecord,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord, delete_all,
 };
 use crate::request::{Row, StoreError};
 
@@ -162,7 +162,8 @@ impl Accounts for ExternalStore {
         self.redis.read(self.user(user), 0, rows, OFFLINE_BYTES_MAX)
     }
 
-    fn offline_clear(&mut self, user: UserId, seq: u64) -> Result<(), StoreError> {
-        self.redis.clear_rows(self.user(user), seq)
+    fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<(), StoreError> {
+        let user = self.user(user);
+        delete_all(self, user, seqs)
     }
 }

@@ -11,7 +11,7 @@ use super::{MemoryStore, Tables, Token, TokenKey};
 use crate::accounts::rules::{self, Centre};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
-    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, token_hash,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, delete_all, token_hash,
 };
 use crate::auth::FIRST_ID;
 use crate::request::{Row, StoreError};
@@ -243,14 +243,9 @@ impl Accounts for MemoryAccounts {
         self.store.read(user, 0, rows, OFFLINE_BYTES_MAX)
     }
 
-    fn offline_clear(&mut self, user: UserId, seq: u64) -> Result<()> {
+    fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<()> {
         let user = self.user(user);
-        let mut tables = self.store.lock();
-        let read = tables.rows.range((user, 0)..=(user, seq)).map(|(&(_, seq), _)| seq);
-        for seq in read.collect::<Vec<_>>() {
-            tables.delete(user, seq);
-        }
-        Ok(())
+        delete_all(&mut self.store, user, seqs)
     }
 }
 

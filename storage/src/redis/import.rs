@@ -42,8 +42,8 @@ impl Patience {
 }
 
 impl Redis {
-    /// Makes rows of the oldest elements of a user's list that are none yet. `false`: there was
-    /// nothing to be done.
+    /// Makes rows of the oldest elements of a user's list that are none yet. `false`: there were
+    /// none. Who else was at it has changed what a page read before this shows, too.
     pub(super) fn import(&mut self, user: UserKey) -> Result<bool, StoreError> {
         let mut cmd = self.change("foreign");
         cmd.arg(&row::user_bytes(user)).arg(ELEMENTS_MAX).arg(BYTES_MAX).arg(PACKET_MAX);
@@ -71,8 +71,8 @@ impl Redis {
             let made: &[u8] = if fate == "message" { &row.row } else { b"" };
             cmd.arg(index).arg(digest).arg(fate).arg(made);
         }
-        let done: u64 = self.commit(&cmd, true)?;
-        Ok(done > 0)
+        let _: u64 = self.commit(&cmd, true)?;
+        Ok(true)
     }
 
     /// As [`crate::Store::imports`].

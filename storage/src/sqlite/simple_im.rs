@@ -12,7 +12,7 @@ use super::{Batch, CallError, SqliteStore, Tables, unsigned};
 use crate::accounts::rules::{self, Centre};
 use crate::accounts::{
     Account, Accounts, Asked, ContactAccount, Credentials, GroupChange, NewGroup,
-    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, token_hash as hash,
+    OFFLINE_BYTES_MAX, PreContact, TokenRecord, USER_TOKENS_MAX, delete_all, token_hash as hash,
 };
 use crate::auth::FIRST_ID;
 use crate::request::{Row, StoreError};
@@ -320,9 +320,9 @@ impl Accounts for SimpleIm {
         self.store.read(user, 0, rows, OFFLINE_BYTES_MAX)
     }
 
-    fn offline_clear(&mut self, user: UserId, seq: u64) -> Result<(), StoreError> {
+    fn offline_clear(&mut self, user: UserId, seqs: &[u64]) -> Result<(), StoreError> {
         let user = self.user(user);
-        self.change(|_, batch| batch.clear_rows(user, seq).map(Ok))
+        delete_all(&mut self.store, user, seqs)
     }
 }
 

@@ -44,7 +44,7 @@ fn a_users_list_holds_the_packets_that_wait_for_him() {
     let letter = store.dead_letters(0, 1).unwrap()[0].id;
     store.requeue(&[letter]).unwrap();
     assert_eq!(list("offline_2"), [&*found[0], &*found[2]], "back in its place");
-    store.offline_clear(UserId(2), 3).unwrap();
+    store.offline_clear(UserId(2), &[1, 3]).unwrap();
     assert!(list("offline_2").is_empty());
 }
 

@@ -274,7 +274,8 @@ fn an_offline_list_asked_for_over_http_holds_them_too() {
         (rows.iter().map(text).collect::<Vec<_>>(), more),
         (["0", "1", "2"].map(str::to_owned).to_vec(), false)
     );
-    store.offline_clear(UserId(2), rows[2].seq).unwrap();
+    let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+    store.offline_clear(UserId(2), &seqs).unwrap();
     assert_eq!(list(&mut redis), [""; 0]);
 }
 
