@@ -246,7 +246,7 @@ impl<C: Client> Engine<C> {
         let index = self.owner(slot);
         let Some(conn) = &mut self.conns[index] else { return };
         conn.sending = false;
-        for piece in batch.pieces {
+        for piece in *batch.pieces {
             if let Piece::Owned(mut bytes) = piece
                 && self.scratch.spare.len() < SPARES
                 && bytes.capacity() <= SPARE_BYTES
@@ -285,7 +285,7 @@ impl<C: Client> Engine<C> {
                 conn.sending = true;
                 let next = self.scratch.spare.pop().unwrap_or_default();
                 let bytes = std::mem::replace(&mut conn.out, next);
-                self.io.send(slot, SendBatch { pieces: vec![Piece::Owned(bytes)] });
+                self.io.send(slot, SendBatch::from_iter([Piece::Owned(bytes)]));
             }
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use codec::ws::Ws;
 use codec::{AnyProtocol, ProtocolId};
 
-use crate::hand_over::HandOver;
+use crate::hand_over::{HandOver, Token};
 use crate::home::session::Deadline;
 use crate::io::{ListenerIndex, Now, Piece, SendBatch, ShardIndex};
 use crate::tls::Tls;
@@ -74,6 +74,28 @@ pub(crate) struct Paced {
     pub(crate) bytes: usize,
 }
 
+/// Bytes read and not parsed: a head or a packet that came in part, or what followed a login. Most
+/// connections have none.
+#[derive(Debug, Default)]
+pub(crate) struct Spill(
+    #[expect(clippy::box_collection, reason = "a pointer instead of three words")]
+    Option<Box<Vec<u8>>>,
+);
+
+impl Spill {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |bytes| *bytes)
+    }
+
+    pub(crate) fn put(&mut self, bytes: Vec<u8>) {
+        self.0 = (!bytes.is_empty()).then(|| Box::new(bytes));
+    }
+}
+
 /// What a login waits with.
 #[derive(Debug)]
 pub(crate) struct LoginWait {
@@ -83,7 +105,7 @@ pub(crate) struct LoginWait {
     /// The ws message of the login, if it carries more than that.
     pub(crate) message: Vec<u8>,
     /// Once verified and to be handed over: where, and with what.
-    pub(crate) hand_over: Option<(ShardIndex, u64, crate::home::Login)>,
+    pub(crate) hand_over: Option<(ShardIndex, Token, crate::home::Login)>,
 }
 
 #[derive(Debug)]
@@ -123,8 +145,7 @@ pub(crate) struct Conn {
     pub(crate) framing: Framing,
     pub(crate) tls: Option<Box<Tls>>,
     pub(crate) wait: Option<Box<LoginWait>>,
-    /// Bytes read and not parsed: a head or a packet that came in part, or what followed a login.
-    pub(crate) spill: Vec<u8>,
+    pub(crate) spill: Spill,
     /// Output of this turn.
     pub(crate) output: Option<SendBatch>,
     /// Packets that leave after the one in `output` or in the socket, one by one.
@@ -138,6 +159,8 @@ pub(crate) struct Conn {
     pub(crate) progress_at: Now,
     pub(crate) deadline: Deadline,
 }
+
+const _: () = assert!(size_of::<Conn>() <= 168, "one for every slot, a million in all");
 
 impl Default for Conn {
     fn default() -> Self {
@@ -164,7 +187,7 @@ impl Default for Conn {
             framing: Framing::Upgrade,
             tls: None,
             wait: None,
-            spill: Vec::new(),
+            spill: Spill::default(),
             output: None,
             paced: None,
             queued: 0,
@@ -223,7 +246,7 @@ impl Conn {
             framing: std::mem::take(&mut self.framing),
             protocol: std::mem::replace(&mut self.protocol, AnyProtocol::new(ProtocolId::ALL[0])),
             tls: self.tls.take(),
-            spill: std::mem::take(&mut self.spill),
+            spill: self.spill.take(),
             message,
             login,
         }

@@ -28,9 +28,27 @@ pub struct HandOver {
     pub(crate) login: Login,
 }
 
-/// Tokens are unique over all shards: the giver's index and his counter.
-pub(crate) fn token(giver: ShardIndex, counter: u64) -> u64 {
-    u64::from(giver) << 32 | (counter & 0xffff_ffff)
+/// Names a hand-over, uniquely over all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token {
+    giver: ShardIndex,
+    /// Of the giver's hand-overs.
+    counter: u32,
+}
+
+impl Token {
+    pub(crate) fn new(giver: ShardIndex, counter: u32) -> Self {
+        Self { giver, counter }
+    }
+
+    /// As [`crate::io::Io::hand_over`] takes it: at most 48 bits.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.giver) << 32 | u64::from(self.counter)
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { giver: (bits >> 32) as ShardIndex, counter: bits as u32 }
+    }
 }
 
 #[derive(Debug)]
@@ -41,13 +59,13 @@ enum Half {
 
 /// Hand-overs of which one half has come.
 #[derive(Debug, Default)]
-pub(crate) struct Arrivals(HashMap<u64, Half>);
+pub(crate) struct Arrivals(HashMap<Token, Half>);
 
 impl Arrivals {
     /// The descriptor has come; gives the state if that was first.
     pub(crate) fn descriptor(
         &mut self,
-        token: u64,
+        token: Token,
         slot: Slot,
         now: Now,
         fx: &mut impl Effects,
@@ -64,7 +82,7 @@ impl Arrivals {
     /// The state has come; gives it back with its connection if that was first.
     pub(crate) fn state(
         &mut self,
-        token: u64,
+        token: Token,
         state: Box<HandOver>,
         now: Now,
         fx: &mut impl Effects,
@@ -77,7 +95,7 @@ impl Arrivals {
     }
 
     /// The other half has not come in time. Gives the connection to close, if it is the one here.
-    pub(crate) fn give_up(&mut self, token: u64) -> Option<Slot> {
+    pub(crate) fn give_up(&mut self, token: Token) -> Option<Slot> {
         match self.0.remove(&token) {
             Some(Half::Descriptor(slot)) => Some(slot),
             _ => None,
@@ -88,7 +106,7 @@ impl Arrivals {
         self.0.is_empty()
     }
 
-    fn wait(&mut self, token: u64, half: Half, now: Now, fx: &mut impl Effects) {
+    fn wait(&mut self, token: Token, half: Half, now: Now, fx: &mut impl Effects) {
         self.0.insert(token, half);
         fx.arm(Timer::HandOver(token), now.plus_ms(HAND_OVER_MS));
     }

@@ -202,7 +202,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     /// whole packet yet, or must wait because the queues behind it are full.
     pub(crate) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let Some(conn) = self.world.conn(slot) else { return };
-        let mut spill = std::mem::take(&mut conn.spill);
+        let mut spill = conn.spill.take();
         if spill.is_empty() {
             let parsed = self.parse(slot, bytes, now);
             spill.extend_from_slice(&bytes[parsed..]);
@@ -213,7 +213,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         if let Some(conn) = self.world.conn(slot).filter(|_| !spill.is_empty()) {
             conn.early_bytes = spill.len().min(usize::from(u16::MAX)) as u16;
-            conn.spill = spill;
+            conn.spill.put(spill);
         }
         self.count_early(slot);
         self.watch_packet(slot, now);

@@ -31,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use probe::SetupError;
+use smallvec::SmallVec;
 use sys::Waker;
 
 /// Monotonic time in microseconds since the process (or the simulation) started.
@@ -66,7 +67,14 @@ pub type ShardIndex = u16;
 /// What one send carries: all that a connection queued in one turn, in order.
 #[derive(Debug, Default)]
 pub struct SendBatch {
-    pub pieces: Vec<Piece>,
+    /// Behind one pointer, since a connection has room for a batch whether it sends or not.
+    pub pieces: Box<SmallVec<[Piece; 1]>>,
+}
+
+impl FromIterator<Piece> for SendBatch {
+    fn from_iter<T: IntoIterator<Item = Piece>>(pieces: T) -> Self {
+        Self { pieces: Box::new(pieces.into_iter().collect()) }
+    }
 }
 
 /// A run of bytes to send.

@@ -13,7 +13,7 @@ use storage::{AuthRequest, AuthVerdict, Proof, Request, TenantRef};
 
 use crate::backend::Backend;
 use crate::conn::{Conn, Framing, LoginWait, Phase};
-use crate::hand_over::{HandOver, token};
+use crate::hand_over::{HandOver, Token};
 use crate::home::Login;
 use crate::home::effects::Effects;
 use crate::io::{Errno, Io, Now, Slot};
@@ -174,8 +174,8 @@ impl<I: Io, B: Backend> Shard<I, B> {
             conn.wait = None;
             return self.go_online(slot, login, message, now);
         }
-        self.hand_overs += 1;
-        let token = token(self.identity.shard, self.hand_overs);
+        self.hand_overs = self.hand_overs.wrapping_add(1);
+        let token = Token::new(self.identity.shard, self.hand_overs);
         wait.hand_over = Some((home, token, login));
         conn.phase = Phase::HandingOver;
         if conn.output.is_some() {
@@ -211,7 +211,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         if !message.is_empty() {
             self.packets(slot, &message, now);
         }
-        let spill = self.world.conn(slot).map(|conn| std::mem::take(&mut conn.spill));
+        let spill = self.world.conn(slot).map(|conn| conn.spill.take());
         if let Some(mut spill) = spill.filter(|spill| !spill.is_empty()) {
             self.feed(slot, &mut spill, now);
         }
@@ -227,7 +227,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         }
         let wait = conn.wait.as_ref().and_then(|wait| wait.hand_over.as_ref());
         let Some(&(home, token, _)) = wait else { return };
-        self.world.io.hand_over(slot, home, token);
+        self.world.io.hand_over(slot, home, token.to_bits());
     }
 
     /// The engine has passed a descriptor on, or could not.
@@ -251,7 +251,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     /// A descriptor from another shard.
-    pub(crate) fn handed_in(&mut self, slot: Slot, token: u64, now: Now) {
+    pub(crate) fn handed_in(&mut self, slot: Slot, token: Token, now: Now) {
         *self.world.conns.entry(slot.index) =
             Conn { generation: slot.generation, phase: Phase::HandingOver, ..Conn::default() };
         self.world.live += 1;
@@ -261,13 +261,13 @@ impl<I: Io, B: Backend> Shard<I, B> {
     }
 
     /// A connection's state from another shard.
-    pub(crate) fn adopt(&mut self, token: u64, state: Box<HandOver>, now: Now) {
+    pub(crate) fn adopt(&mut self, token: Token, state: Box<HandOver>, now: Now) {
         if let Some((slot, state)) = self.arrivals.state(token, state, now, &mut self.world) {
             self.join(slot, *state, now);
         }
     }
 
-    pub(crate) fn give_up_hand_over(&mut self, token: u64) {
+    pub(crate) fn give_up_hand_over(&mut self, token: Token) {
         if let Some(slot) = self.arrivals.give_up(token) {
             self.world.counters.hand_overs_failed += 1;
             self.world.counters.count_closed(CloseReason::HandOver);
@@ -284,7 +284,7 @@ impl<I: Io, B: Backend> Shard<I, B> {
         conn.framing = framing;
         conn.protocol = protocol;
         conn.tls = tls;
-        conn.spill = spill;
+        conn.spill.put(spill);
         self.go_online(slot, login, message, now);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use codec::{Echo, Message, Notice, TenantId, UserId, UserKey};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-use crate::hand_over::HandOver;
+use crate::hand_over::{HandOver, Token};
 use crate::home::outcome::Outcome;
 use crate::home::room::RoomEvent;
 use crate::io::{ShardIndex, Slot};
@@ -90,7 +90,7 @@ pub enum ShardMessage {
     },
     /// The state of a connection whose descriptor comes by the ring under the same token.
     Adopt {
-        token: u64,
+        token: Token,
         state: Box<HandOver>,
     },
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::ShardConfig;
 use crate::conn::{BatchPool, Phase, Quiet};
 use crate::control::{Control, Snapshot};
-use crate::hand_over::Arrivals;
+use crate::hand_over::{Arrivals, Token};
 use crate::home::effects::{Effects, Timer};
 use crate::home::{Home, Identity};
 use crate::io::{Completion, Io, Now, ShardIndex, Slot, Wait};
@@ -52,7 +52,7 @@ pub struct Shard<I: Io, B: Backend> {
     pub(crate) identity: Identity,
     pub(crate) arrivals: Arrivals,
     pub(crate) tls: Option<Arc<ServerConfig>>,
-    pub(crate) hand_overs: u64,
+    pub(crate) hand_overs: u32,
     /// Logins of terminals that are told apart by nothing but their connection.
     pub(crate) connections: u64,
     /// What a decoder took out of the packet at hand.
@@ -172,7 +172,9 @@ impl<I: Io, B: Backend> Shard<I, B> {
                 self.accepted(slot, listener, peer);
             }
             Completion::AcceptFailed { .. } => self.world.counters.accept_failures += 1,
-            Completion::HandedIn { slot, token } => self.handed_in(slot, token, now),
+            Completion::HandedIn { slot, token } => {
+                self.handed_in(slot, Token::from_bits(token), now);
+            }
             Completion::Received { slot, buf } => {
                 self.world.clock.received();
                 self.received(slot, buf, now);

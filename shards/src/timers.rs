@@ -4,6 +4,8 @@
 //! so arming and cancelling are O(1) and idle timers cost one node. Timers further away than one
 //! revolution (41 s) are passed over until their round comes. Never: reads a clock.
 
+use std::num::NonZeroU32;
+
 use crate::io::Now;
 use crate::table::Table;
 
@@ -11,31 +13,32 @@ use crate::table::Table;
 pub const TICK_MS: u64 = 10;
 const TICK_US: u64 = TICK_MS * 1_000;
 const SLOTS: usize = 4096;
-/// The tick of a timer in the due list.
-const DUE: u64 = u64::MAX;
+/// The tick of a timer in the due list. No timer is armed for it.
+const DUE: u32 = u32::MAX;
 const NIL: u32 = u32::MAX;
 
 /// A handle to an armed timer; it means nothing once the timer has fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Node<K> {
-    /// Absolute tick at which it fires; [`DUE`] once it has moved to the list of due timers.
-    tick: u64,
+    /// The low half of the tick at which it fires, which tells ticks of one slot apart: none is
+    /// armed for more than a year ahead. [`DUE`] once it has moved to the list of due timers.
+    tick: u32,
     key: Option<K>,
     previous: u32,
     next: u32,
     /// Raised when the node is freed.
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 impl<K> Default for Node<K> {
     fn default() -> Self {
-        Self { tick: 0, key: None, previous: NIL, next: NIL, generation: 0 }
+        Self { tick: 0, key: None, previous: NIL, next: NIL, generation: NonZeroU32::MIN }
     }
 }
 
@@ -83,10 +86,10 @@ impl<K: Copy> TimerWheel<K> {
     /// Arms a timer for `at`, rounded up to the next tick; one in the past fires at the next tick.
     pub fn arm(&mut self, key: K, at: Now) -> TimerId {
         let index = self.allocate();
-        let tick = at.0.div_ceil(TICK_US).max(self.current);
+        let tick = at.0.div_ceil(TICK_US).max(self.current) as u32;
         let node = self.nodes.entry(index);
         node.key = Some(key);
-        node.tick = tick;
+        node.tick = if tick == DUE { 0 } else { tick };
         let generation = node.generation;
         self.link(index);
         self.armed += 1;
@@ -136,7 +139,7 @@ impl<K: Copy> TimerWheel<K> {
         let mut index = self.heads[self.current as usize % SLOTS];
         while index != NIL {
             let node = *self.nodes.entry(index);
-            if node.tick <= self.current {
+            if node.tick == self.current as u32 {
                 self.unlink(index);
                 self.nodes.entry(index).tick = DUE;
                 self.link(index);
@@ -174,7 +177,8 @@ impl<K: Copy> TimerWheel<K> {
     }
 
     fn release(&mut self, index: u32) {
-        let generation = self.nodes.entry(index).generation.wrapping_add(1);
+        let generation = self.nodes.entry(index).generation;
+        let generation = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         *self.nodes.entry(index) = Node { next: self.free, generation, ..Node::default() };
         self.free = index;
         self.armed -= 1;
@@ -279,6 +283,19 @@ mod tests {
         let expected: Vec<u32> = (0..4).filter(|&key| key != first && key != other).collect();
         assert_eq!(rest, expected, "what is armed in the past waits for the next tick");
         assert_eq!(fire(&mut wheel, 20), [9]);
+    }
+
+    #[test]
+    fn ticks_beyond_their_low_half_fire_in_order_and_at_most_one_tick_late() {
+        let mut wheel = TimerWheel::<u32>::new();
+        let wrap = 1_u64 << 32;
+        let at = |tick: u64| Now((wrap + tick - 3) * TICK_US);
+        wheel.arm(0, at(0));
+        assert_eq!(wheel.expired(at(0)), Some(0));
+        (1..6).for_each(|key| _ = wheel.arm(key, at(u64::from(key))));
+        let fired = (1..7).map(|tick| std::iter::from_fn(|| wheel.expired(at(tick))).count());
+        // The second would have the tick that marks what is due.
+        assert_eq!(fired.collect::<Vec<_>>(), [1, 0, 2, 1, 1, 0]);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Tls {
         if self.over {
             return Ok(());
         }
-        for piece in plain.iter().flat_map(|batch| &batch.pieces) {
+        for piece in plain.iter().flat_map(|batch| batch.pieces.iter()) {
             let bytes = piece.bytes();
             let records = bytes.len().div_ceil(TLS_PLAIN_BYTES);
             let room = bytes.len() + records * TLS_RECORD_OVERHEAD;

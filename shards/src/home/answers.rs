@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use codec::{Answer, CloseReason, Malformed, MessageId, Outgoing, PublishKind, Receipt};
+use codec::{Answer, CloseReason, Failure, Malformed, MessageId, Outgoing, PublishKind, Receipt};
 
 use crate::home::Home;
 use crate::home::effects::{Effects, Timer};
@@ -14,23 +14,52 @@ use crate::home::session::Kind;
 use crate::io::{Now, Slot};
 use crate::limits::{DOOR_DEADLINE_MS, DOOR_OUTSTANDING};
 
+/// What the answer to a publish says of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    pub(crate) kind: PublishKind,
+    pub(crate) id: MessageId,
+    /// Where answers have an order.
+    pub(crate) receipt: Option<Receipt>,
+}
+
+impl Published {
+    /// Its acknowledgement.
+    pub(super) fn safe(self) -> Outgoing<'static> {
+        Outgoing::PublishAck(self.kind, self.id, self.receipt)
+    }
+}
+
 /// How a request ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    Publish(Outcome),
-    Query(Box<Answer>),
+    Safe(Published),
+    /// A publish is not taken over.
+    Failed(MessageId, Failure),
+    Query(MessageId, Box<Answer>),
     /// It made no sense; at the door neither would what follows.
     Malformed(Malformed),
+}
+
+impl Ended {
+    pub(super) fn of(publish: Published, outcome: Outcome) -> Self {
+        let stored = |receipt| Receipt { stored: true, ..receipt };
+        match outcome {
+            Outcome::Safe => Self::Safe(publish),
+            Outcome::Stored => {
+                Self::Safe(Published { receipt: publish.receipt.map(stored), ..publish })
+            }
+            Outcome::Refused(why) => Self::Failed(publish.id, why),
+        }
+    }
 }
 
 /// A request that is owed an answer.
 #[derive(Debug)]
 struct Entry {
-    kind: PublishKind,
-    id: MessageId,
     since: Now,
-    receipt: Option<Receipt>,
-    ended: Option<Ended>,
+    /// It has ended before an older one has.
+    ended: Option<Box<Ended>>,
 }
 
 /// The unanswered requests of one connection.
@@ -49,21 +78,30 @@ impl AnswerQueue {
     }
 
     /// The new entry's number.
-    fn push(&mut self, kind: PublishKind, id: MessageId, since: Now, ended: Option<Ended>) -> u32 {
+    fn push(&mut self, since: Now) -> u32 {
         let number = self.first.wrapping_add(self.entries.len() as u32);
-        self.entries.push_back(Entry { kind, id, since, receipt: None, ended });
+        self.entries.push_back(Entry { since, ended: None });
         debug_assert!(self.entries.len() <= 4 * usize::from(DOOR_OUTSTANDING));
         number
     }
 
-    fn get(&mut self, number: u32) -> Option<&mut Entry> {
-        self.entries.get_mut(number.wrapping_sub(self.first) as usize)
+    /// Ends a request. If it is the oldest it is out of the queue, and its end is given back.
+    fn end(&mut self, number: u32, ended: Ended) -> Option<Ended> {
+        if number == self.first {
+            self.entries.pop_front()?;
+            self.first = self.first.wrapping_add(1);
+            return Some(ended);
+        }
+        let entry = self.entries.get_mut(number.wrapping_sub(self.first) as usize)?;
+        entry.ended = Some(Box::new(ended));
+        None
     }
 
-    fn pop_ended(&mut self) -> Option<Entry> {
+    /// The end of the oldest request, if it has ended.
+    fn pop_ended(&mut self) -> Option<Ended> {
         let entry = self.entries.pop_front_if(|entry| entry.ended.is_some())?;
         self.first = self.first.wrapping_add(1);
-        Some(entry)
+        entry.ended.map(|ended| *ended)
     }
 }
 
@@ -72,34 +110,20 @@ impl Home {
     pub(super) fn open_request(
         &mut self,
         slot: Slot,
-        kind: PublishKind,
-        id: MessageId,
         now: Now,
         fx: &mut impl Effects,
     ) -> Option<u32> {
         let session = self.sessions.entry(slot.index);
-        let number = session.answers.as_mut()?.push(kind, id, now, None);
+        let number = session.answers.as_mut()?.push(now);
         if session.kind == Kind::Door {
             session.deadline.want(fx, Timer::Session(slot), now.plus_ms(DOOR_DEADLINE_MS));
         }
         Some(number)
     }
 
-    /// What the answer will say of a publish that is safe.
-    pub(super) fn keep_receipt(
-        &mut self,
-        slot: Slot,
-        number: Option<u32>,
-        receipt: Option<Receipt>,
-    ) {
-        let Some(number) = number else { return };
-        let answers = self.session(slot).and_then(|session| session.answers.as_mut());
-        if let Some(entry) = answers.and_then(|answers| answers.get(number)) {
-            entry.receipt = receipt;
-        }
-    }
-
-    /// A request came to its end; it is answered when all before it are.
+    /// A request came to its end; it is answered when all before it are. At the door one that
+    /// failed or made no sense ends the connection when it comes to the front, after the answers
+    /// before it.
     pub(super) fn answer(
         &mut self,
         slot: Slot,
@@ -108,11 +132,22 @@ impl Home {
         now: Now,
         fx: &mut impl Effects,
     ) {
-        let answers = self.session(slot).and_then(|session| session.answers.as_mut());
-        if let Some(entry) = answers.and_then(|answers| answers.get(number)) {
-            entry.ended = Some(ended);
+        let Some(session) = self.session(slot) else { return };
+        let door = session.kind == Kind::Door;
+        let mut next = session.answers.as_mut().and_then(|answers| answers.end(number, ended));
+        if next.is_none() {
+            return;
         }
-        self.give_answers(slot, now, fx);
+        while let Some(ended) = next {
+            if let Some(reason) = say(slot, ended, door, fx) {
+                return self.hang_up(slot, reason, now, fx);
+            }
+            let answers = self.session(slot).and_then(|session| session.answers.as_mut());
+            next = answers.and_then(|answers| answers.pop_ended());
+        }
+        if self.may_read(slot) {
+            fx.resume(slot);
+        }
     }
 
     /// A request at the door that made no sense is answered in its turn, too.
@@ -126,51 +161,34 @@ impl Home {
         let Some(answers) = self.session(slot).and_then(|session| session.answers.as_mut()) else {
             return;
         };
-        let id = MessageId::from([0; MessageId::MAX]);
         answers.deaf = true;
-        answers.push(PublishKind::User, id, now, Some(Ended::Malformed(what)));
-        self.give_answers(slot, now, fx);
+        let number = answers.push(now);
+        self.answer(slot, number, Ended::Malformed(what), now, fx);
     }
 
     /// When the oldest unanswered request came in.
     pub(super) fn oldest_request(&mut self, slot: Slot) -> Option<Now> {
         Some(self.session(slot)?.answers.as_ref()?.entries.front()?.since)
     }
+}
 
-    /// Says what can be said in order. At the door a request that failed or made no sense ends the
-    /// connection when it comes to the front, after the answers before it.
-    fn give_answers(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
-        let mut end = None;
-        while end.is_none()
-            && let Some(session) = self.session(slot)
-            && let Some(entry) = session.answers.as_mut().and_then(|answers| answers.pop_ended())
-        {
-            let door = session.kind == Kind::Door;
-            let Entry { kind, id, receipt, ended, .. } = entry;
-            match ended {
-                Some(Ended::Publish(outcome @ (Outcome::Safe | Outcome::Stored))) => {
-                    let stored = outcome == Outcome::Stored;
-                    let receipt = receipt.map(|r| Receipt { stored: r.stored || stored, ..r });
-                    fx.transmit(slot, &Outgoing::PublishAck(kind, id, receipt));
-                }
-                Some(Ended::Publish(_)) if door => end = Some(CloseReason::DoorTimeout),
-                Some(Ended::Publish(Outcome::Refused(why))) => {
-                    fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
-                }
-                Some(Ended::Query(answer)) => {
-                    fx.transmit(slot, &Outgoing::Answer(id, &answer));
-                }
-                Some(Ended::Malformed(what)) => {
-                    fx.transmit(slot, &Outgoing::Invalid(what));
-                    end = Some(CloseReason::Malformed);
-                }
-                None => unreachable!("popped because it has ended"),
-            }
+/// Answers a request; the reason if that is the end of its connection.
+fn say(slot: Slot, ended: Ended, door: bool, fx: &mut impl Effects) -> Option<CloseReason> {
+    match ended {
+        Ended::Failed(..) if door => return Some(CloseReason::DoorTimeout),
+        Ended::Safe(publish) => {
+            fx.transmit(slot, &publish.safe());
         }
-        match end {
-            Some(reason) => self.hang_up(slot, reason, now, fx),
-            None if self.may_read(slot) => fx.resume(slot),
-            None => {}
+        Ended::Failed(id, why) => {
+            fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
+        }
+        Ended::Query(id, answer) => {
+            fx.transmit(slot, &Outgoing::Answer(id, &answer));
+        }
+        Ended::Malformed(what) => {
+            fx.transmit(slot, &Outgoing::Invalid(what));
+            return Some(CloseReason::Malformed);
         }
     }
+    None
 }

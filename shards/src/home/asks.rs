@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use codec::{Answer, Failure, MessageId, Outgoing, PublishKind, Query, TenantId, UserId, UserKey};
+use codec::{Answer, Failure, MessageId, Outgoing, Query, TenantId, UserId, UserKey};
 use storage::{Request, StoreError};
 
 use crate::home::Home;
@@ -53,7 +53,7 @@ impl Home {
         let user = self.users.at(index);
         let binding = user.name.as_deref().filter(|_| user.binds).map(Box::from);
         let (user, name) = (user.key, user.name.clone());
-        let number = self.open_request(slot, PublishKind::User, id, now, fx);
+        let number = self.open_request(slot, now, fx);
         if let Query::Refused(why) = query {
             return self.say_answer(slot, number, id, Box::new(Answer::Failed(*why)), now, fx);
         }
@@ -173,7 +173,7 @@ impl Home {
         fx: &mut impl Effects,
     ) {
         match number {
-            Some(number) => self.answer(slot, number, Ended::Query(answer), now, fx),
+            Some(number) => self.answer(slot, number, Ended::Query(id, answer), now, fx),
             None => {
                 if self.session(slot).is_some() {
                     fx.transmit(slot, &Outgoing::Answer(id, &answer));

@@ -102,7 +102,17 @@ pub(crate) struct Dedup {
     oldest_s: u32,
     /// By the entries' numbers, ascending: what was said of those of which a protocol says
     /// something. Not in the entries, which most protocols keep without.
-    receipts: VecDeque<(u32, Receipt)>,
+    receipts: VecDeque<Said>,
+}
+
+/// A receipt in half its size: the upper half of a stamp is the process's own.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    /// The entry's.
+    number: u32,
+    stored: bool,
+    stamp_low: u64,
+    time_ms: u64,
 }
 
 impl Dedup {
@@ -163,24 +173,30 @@ impl Dedup {
         if outcome == Outcome::Stored
             && let Ok(position) = self.receipt_at(place.number)
         {
-            self.receipts[position].1.stored = true;
+            self.receipts[position].stored = true;
         }
     }
 
     /// Of the entry that was inserted last: what every answer to its id says.
     pub(crate) fn keep_receipt(&mut self, place: Place, receipt: Receipt) {
-        self.receipts.push_back((place.number, receipt));
+        let Receipt { stamp, time_ms, stored } = receipt;
+        let number = place.number;
+        self.receipts.push_back(Said { number, stored, stamp_low: stamp as u64, time_ms });
     }
 
-    /// What [`Self::keep_receipt`] was told of the newest entry of this hash.
-    pub(crate) fn receipt(&self, hash: IdHash) -> Option<Receipt> {
+    /// What [`Self::keep_receipt`] was told of the newest entry of this hash. `boot`: the upper
+    /// half of every stamp.
+    pub(crate) fn receipt(&self, hash: IdHash, boot: u64) -> Option<Receipt> {
         let number = self.first.wrapping_add(self.position(hash)? as u32);
-        self.receipt_at(number).ok().map(|position| self.receipts[position].1)
+        let Said { stored, stamp_low, time_ms, .. } =
+            self.receipts[self.receipt_at(number).ok()?];
+        let stamp = u128::from(boot) << 64 | u128::from(stamp_low);
+        Some(Receipt { stamp, time_ms, stored })
     }
 
     fn receipt_at(&self, number: u32) -> Result<usize, usize> {
         let age = |number: u32| number.wrapping_sub(self.first);
-        self.receipts.binary_search_by_key(&age(number), |(number, _)| age(*number))
+        self.receipts.binary_search_by_key(&age(number), |said| age(said.number))
     }
 
     /// Drops what is older than the window; returns how many entries went.
@@ -206,7 +222,7 @@ impl Dedup {
     /// Drops the oldest entry.
     pub(crate) fn pop(&mut self) {
         if self.ring.pop_front().is_some() {
-            self.receipts.pop_front_if(|(number, _)| *number == self.first);
+            self.receipts.pop_front_if(|said| said.number == self.first);
             self.first = self.first.wrapping_add(1);
         }
     }
@@ -296,6 +312,7 @@ mod tests {
     /// the halved numbers wrap. Method: new ids, resends and failures at random, against that list.
     #[test]
     fn a_window_agrees_with_a_plain_list_of_the_last_ids() {
+        const BOOT: u64 = 77;
         let small = [(1, 3, 1_000), (7, 9, 5_000), (1_024, 1_500, 400_000)];
         // The largest: its numbers fill the half that is kept of them.
         let cases = small.into_iter().chain([(DEDUP_CAP_MAX, 90_000, 600_000)]);
@@ -311,7 +328,7 @@ mod tests {
                 let hash = [id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40, id];
                 assert_eq!(window.find(hash), last.get(&hash).copied().flatten());
                 if window.find(hash).is_some() {
-                    assert_eq!(window.receipt(hash), receipts[&hash]);
+                    assert_eq!(window.receipt(hash, BOOT), receipts[&hash]);
                     continue;
                 }
                 let place = window.insert(hash, step, Now(0));
@@ -321,7 +338,8 @@ mod tests {
                 };
                 // Some are spoken of.
                 let stored = step % 4 == 1;
-                let receipt = Receipt { stamp: step.into(), time_ms: 9, stored: false };
+                let stamp = u128::from(BOOT) << 64 | u128::from(step);
+                let receipt = Receipt { stamp, time_ms: 9, stored: false };
                 if step % 5 < 3 {
                     window.keep_receipt(place, receipt);
                 }

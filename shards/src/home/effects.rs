@@ -3,6 +3,7 @@
 use codec::{CloseReason, Manners, Outgoing, ProtocolId, TenantId, UserKey};
 use storage::Request;
 
+use crate::hand_over::Token;
 use crate::io::{Now, ShardIndex, Slot};
 use crate::mesh::ShardMessage;
 use crate::timers::TimerId;
@@ -17,8 +18,10 @@ pub enum Timer {
     /// A user's: persistence, store retries, de-duplication.
     User(UserKey),
     /// A hand-over that waits for its other half.
-    HandOver(u64),
+    HandOver(Token),
 }
+
+const _: () = assert!(size_of::<Timer>() <= 12, "every session has two");
 
 /// The actions of a shard's sans-io core. All of them only queue; none calls back.
 pub trait Effects {

@@ -13,7 +13,7 @@ use codec::{
 use smallvec::SmallVec;
 
 use crate::home::Home;
-use crate::home::answers::Ended;
+use crate::home::answers::{Ended, Published};
 use crate::home::dedup::{Dedup, IdHash, Place, Seen};
 use crate::home::effects::{Effects, Timer};
 use crate::home::inbox::Owed;
@@ -30,8 +30,7 @@ use crate::router::{home_of_group, home_of_user};
 pub(crate) struct Pending {
     /// The connection to acknowledge: the newest on which the sender sent it.
     slot: Slot,
-    kind: PublishKind,
-    id: MessageId,
+    publish: Published,
     origin: Origin,
 }
 
@@ -91,7 +90,7 @@ impl Home {
         fx: &mut impl Effects,
     ) {
         self.counters.publishes += 1;
-        let number = self.open_request(slot, publish.to.kind(), publish.id, now, fx);
+        let number = self.open_request(slot, now, fx);
         match publish.to {
             Destination::Name(_) | Destination::GroupName(_) => {
                 self.publish_to_name(slot, publish, number, now, fx);
@@ -125,15 +124,17 @@ impl Home {
         let Some(parcel) = self.parcel_of(slot, index, publish, fx) else { return };
         let unique = manners.unique_ids && !publish.id.as_bytes().is_empty();
         let seen = if unique { self.seen(index, hash) } else { None };
-        let receipt = self.receipt_of(index, hash, seen, &parcel.message);
-        self.keep_receipt(slot, number, receipt);
-        // Where no answer speaks of it, it is not remembered.
-        let receipt = receipt.filter(|_| number.is_some());
+        // Where no answer speaks of it, none is remembered.
+        let receipt = match number {
+            Some(_) => self.receipt_of(index, hash, seen, &parcel.message),
+            None => None,
+        };
+        let published = Published { kind, id: publish.id, receipt };
         let user = self.users.at(index).key;
         match seen {
             Some(Seen::Safe) => {
                 self.counters.duplicates += 1;
-                self.say_safe(slot, number, kind, publish.id, now, fx);
+                self.say_safe(slot, number, published, now, fx);
             }
             Some(Seen::Pending(request)) => {
                 self.counters.duplicates += 1;
@@ -143,14 +144,14 @@ impl Home {
                 let request = ShardMessage::NO_REPLY;
                 let remembered = unique.then(|| self.remember(index, hash, 0, receipt, now, fx));
                 self.settle_window(user, slot, remembered.flatten(), Outcome::Safe);
-                self.say_safe(slot, number, kind, publish.id, now, fx);
+                self.say_safe(slot, number, published, now, fx);
                 self.route(parcel, request, now, fx);
             }
             None => {
                 let numbers = number.into_iter().collect();
                 let refusals = manners.refusals;
                 let origin = Origin::User { user, place: None, numbers, refusals };
-                let request = self.pendings.insert(Pending { slot, kind, id: publish.id, origin });
+                let request = self.pendings.insert(Pending { slot, publish: published, origin });
                 self.count_outstanding(slot, 1);
                 if unique {
                     let remembered = self.remember(index, hash, request, receipt, now, fx);
@@ -181,31 +182,30 @@ impl Home {
         let sender = Sender { tenant, protocol, from, from_name, copies: false, sending };
         let Some(parcel) = self.parcel(sender, publish, fx) else { return };
         let Some(number) = number else { return };
-        let (kind, id) = (publish.to.kind(), publish.id);
+        let publish = Published { kind: publish.to.kind(), id: publish.id, receipt: None };
         let origin = Origin::Door { number };
         let request = match at_once {
             true => ShardMessage::NO_REPLY,
-            false => self.pendings.insert(Pending { slot, kind, id, origin }),
+            false => self.pendings.insert(Pending { slot, publish, origin }),
         };
         self.route(parcel, request, now, fx);
         if at_once {
-            self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx);
+            self.answer(slot, number, Ended::Safe(publish), now, fx);
         }
     }
 
-    fn say_safe(
+    pub(super) fn say_safe(
         &mut self,
         slot: Slot,
         number: Option<u32>,
-        kind: PublishKind,
-        id: MessageId,
+        publish: Published,
         now: Now,
         fx: &mut impl Effects,
     ) {
         match number {
-            Some(number) => self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx),
+            Some(number) => self.answer(slot, number, Ended::Safe(publish), now, fx),
             None => {
-                fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
+                fx.transmit(slot, &publish.safe());
             }
         }
     }
@@ -215,9 +215,7 @@ impl Home {
         let Refused { slot, number, id, why, to } = refused;
         self.counters.publishes_failed += 1;
         match number {
-            Some(number) => {
-                self.answer(slot, number, Ended::Publish(Outcome::Refused(why)), now, fx);
-            }
+            Some(number) => self.answer(slot, number, Ended::Failed(id, why), now, fx),
             None => {
                 fx.transmit(slot, &Outgoing::PublishFailed { id, why, to });
             }
@@ -236,12 +234,12 @@ impl Home {
             debug_assert!(false, "every request is settled once");
             return;
         };
-        let Pending { slot, kind, id, origin } = pending;
+        let Pending { slot, publish, origin } = pending;
         let (user, place, numbers, refusals) = match origin {
             Origin::User { user, place, numbers, refusals } => (user, place, numbers, refusals),
             Origin::Door { number } => {
                 self.counters.count_settled(outcome.is_safe());
-                return self.answer(slot, number, Ended::Publish(outcome), now, fx);
+                return self.answer(slot, number, Ended::of(publish, outcome), now, fx);
             }
         };
         let outcome = match outcome {
@@ -256,15 +254,15 @@ impl Home {
         session.outstanding = session.outstanding.saturating_sub(1);
         let has_room = session.outstanding < PUBLISHES_OUTSTANDING;
         for number in &numbers {
-            self.answer(slot, *number, Ended::Publish(outcome), now, fx);
+            self.answer(slot, *number, Ended::of(publish, outcome), now, fx);
         }
         match outcome {
             _ if !numbers.is_empty() => {}
             Outcome::Safe | Outcome::Stored => {
-                fx.transmit(slot, &Outgoing::PublishAck(kind, id, None));
+                fx.transmit(slot, &publish.safe());
             }
             Outcome::Refused(why) if refusals => {
-                fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
+                fx.transmit(slot, &Outgoing::PublishFailed { id: publish.id, why, to: &[] });
             }
             Outcome::Refused(_) => {}
         }
@@ -484,7 +482,7 @@ impl Home {
                 let &Message { stamp, time_ms, .. } = message;
                 Some(Receipt { stamp, time_ms, stored: false })
             }
-            Some(_) => self.users.at(index).dedup.as_ref()?.receipt(hash),
+            Some(_) => self.users.at(index).dedup.as_ref()?.receipt(hash, self.identity.boot),
         }
     }
 
@@ -556,7 +554,7 @@ impl Home {
         fx: &mut impl Effects,
     ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
-        let old = std::mem::replace(&mut pending.slot, slot);
+        let (old, id) = (std::mem::replace(&mut pending.slot, slot), pending.publish.id);
         let left = match &mut pending.origin {
             Origin::User { numbers, .. } => {
                 let left = if old == slot { Numbers::new() } else { std::mem::take(numbers) };
@@ -572,7 +570,7 @@ impl Home {
         }
         // Their places in the order of the old connection must not stay open.
         for number in left {
-            self.answer(old, number, Ended::Publish(Outcome::FAILED), now, fx);
+            self.answer(old, number, Ended::Failed(id, Failure::Busy), now, fx);
         }
     }
 

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use codec::{CloseReason, Message, Outgoing, Publish, Push, Target, TenantId};
 
 use crate::home::Home;
-use crate::home::answers::Ended;
+use crate::home::answers::Published;
 use crate::home::asks::{Ask, Asked};
 use crate::home::effects::Effects;
-use crate::home::outcome::Outcome;
 use crate::io::{Now, ShardIndex, Slot};
 use crate::limits::{PRESENT_NAMES, ROOM_BACKLOG};
 use crate::mesh::ShardMessage;
@@ -63,13 +62,8 @@ impl Home {
             body: publish.body.into(),
         });
         self.tell_room(key.tenant, RoomEvent::Said(message), Some(slot), fx);
-        match number {
-            Some(number) => self.answer(slot, number, Ended::Publish(Outcome::Safe), now, fx),
-            None => {
-                let ack = Outgoing::PublishAck(publish.to.kind(), publish.id, None);
-                fx.transmit(slot, &ack);
-            }
-        }
+        let publish = Published { kind: publish.to.kind(), id: publish.id, receipt: None };
+        self.say_safe(slot, number, publish, now, fx);
     }
 
     /// A terminal comes in; the others hear of a user's first one.

@@ -187,7 +187,7 @@ impl Pair {
 }
 
 fn batch<const N: usize>(pieces: [&[u8]; N]) -> SendBatch {
-    SendBatch { pieces: pieces.iter().map(|bytes| Piece::Owned(bytes.to_vec())).collect() }
+    pieces.iter().map(|bytes| Piece::Owned(bytes.to_vec())).collect()
 }
 
 /// Content types and lengths of the records in `wire`.

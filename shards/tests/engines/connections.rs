@@ -28,7 +28,7 @@ on_every_engine! {
 }
 
 fn shared(bytes: &Arc<[u8]>, times: usize) -> SendBatch {
-    SendBatch { pieces: (0..times).map(|_| Piece::Shared(Arc::clone(bytes))).collect() }
+    (0..times).map(|_| Piece::Shared(Arc::clone(bytes))).collect()
 }
 
 /// Clients that each send `rounds` messages and check that the same comes back.
@@ -117,7 +117,7 @@ fn a_large_batch_is_finished_piece_by_piece_for_a_slow_reader<E: TestEngine>() {
         pieces.push(Piece::Owned(Vec::new()));
     }
     let count = pieces.len();
-    io.send(slot, SendBatch { pieces });
+    io.send(slot, pieces.into_iter().collect());
     let (start, started) = mpsc::channel::<()>();
     let reader = thread::spawn(move || {
         started.recv().expect("the sender lives");

@@ -184,7 +184,7 @@ pub(crate) fn close<E: TestEngine>(io: &mut E, slot: Slot) {
 }
 
 pub(crate) fn owned(bytes: &[u8]) -> SendBatch {
-    SendBatch { pieces: vec![Piece::Owned(bytes.to_vec())] }
+    SendBatch::from_iter([Piece::Owned(bytes.to_vec())])
 }
 
 /// Bytes that differ from place to place.

@@ -204,7 +204,7 @@ impl SendOp {
     /// Copies the next `count` bytes of the batch.
     pub(super) fn copy_next(&mut self, count: usize, to: &mut VecDeque<u8>) {
         let (mut skip, mut left) = (self.written, count);
-        for piece in &self.batch.pieces {
+        for piece in self.batch.pieces.iter() {
             let bytes = piece.bytes();
             let from = skip.min(bytes.len());
             let take = left.min(bytes.len() - from);

@@ -45,8 +45,8 @@ impl Echo {
         let io = &mut self.io;
         for conn in self.conns.values_mut().filter(|conn| !conn.closing) {
             if !conn.sending && !conn.queued.is_empty() && !conn.ended {
-                let pieces = vec![Piece::Owned(std::mem::take(&mut conn.queued))];
-                io.send(conn.slot, SendBatch { pieces });
+                let queued = Piece::Owned(std::mem::take(&mut conn.queued));
+                io.send(conn.slot, SendBatch::from_iter([queued]));
                 conn.sending = true;
             }
             if conn.ended && !conn.sending {
@@ -269,7 +269,7 @@ fn unsent_counts_what_a_frozen_client_left_in_the_socket() {
     let mut io = net.shard(0, 4, 1);
     let (id, slot) = accept_one(&net, &mut io);
     net.client_freeze(id);
-    io.send(slot, SendBatch { pieces: vec![Piece::Shared(Arc::from(&[7_u8; 300][..]))] });
+    io.send(slot, SendBatch::from_iter([Piece::Shared(Arc::from(&[7_u8; 300][..]))]));
     let sent = wait_for(&net, &mut io, |c| matches!(c, Completion::Sent { .. }));
     assert!(matches!(sent, Completion::Sent { bytes: 300, batch: Some(_), .. }));
     settle(&net, 10);
@@ -372,7 +372,7 @@ fn close_gives_everything_back_before_its_completion() {
         let (id, slot) = accept_one(&net, &mut io);
         net.client_freeze(id);
         io.receive(slot);
-        io.send(slot, SendBatch { pieces: vec![Piece::Owned(vec![1; 100])] });
+        io.send(slot, SendBatch::from_iter([Piece::Owned(vec![1; 100])]));
         net.advance(net.now().plus_ms(1));
         io.close(slot);
         let mut given_back = 0;
@@ -406,7 +406,7 @@ fn a_reset_takes_the_end_of_the_stream_and_leaves_no_gap() {
         let mut io = net.shard(0, 1, 1);
         let (id, slot) = accept_one(&net, &mut io);
         // Bytes for a client that has closed are answered by a reset while its own are under way.
-        io.send(slot, SendBatch { pieces: vec![Piece::Owned(vec![1; 100])] });
+        io.send(slot, SendBatch::from_iter([Piece::Owned(vec![1; 100])]));
         for chunk in sent.chunks(100) {
             net.client_send(id, chunk);
         }
@@ -435,7 +435,7 @@ fn the_goodbye_arrives_before_the_end_of_the_stream() {
     let net = SimNet::new(11, FaultPlan::default());
     let mut io = net.shard(0, 1, 1);
     let (id, slot) = accept_one(&net, &mut io);
-    io.send(slot, SendBatch { pieces: vec![Piece::Owned(b"bye".to_vec())] });
+    io.send(slot, SendBatch::from_iter([Piece::Owned(b"bye".to_vec())]));
     wait_for(&net, &mut io, |c| matches!(c, Completion::Sent { .. }));
     io.close(slot);
     wait_for(&net, &mut io, |c| matches!(c, Completion::Closed { .. }));
@@ -505,8 +505,8 @@ fn breaches_of_the_contract_panic() {
             io.receive(slot);
         }),
         ("two sends", |_, io, slot| {
-            io.send(slot, SendBatch { pieces: vec![Piece::Owned(vec![1])] });
-            io.send(slot, SendBatch { pieces: vec![Piece::Owned(vec![1])] });
+            io.send(slot, SendBatch::from_iter([Piece::Owned(vec![1])]));
+            io.send(slot, SendBatch::from_iter([Piece::Owned(vec![1])]));
         }),
         ("an empty send", |_, io, slot| io.send(slot, SendBatch::default())),
         ("two closes", |_, io, slot| {

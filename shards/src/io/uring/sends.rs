@@ -135,7 +135,7 @@ mod tests {
             0 => Piece::Owned(vec![7; size]),
             _ => Piece::Shared(Arc::from(vec![9; size])),
         };
-        SendBatch { pieces: sizes.iter().enumerate().map(piece).collect() }
+        sizes.iter().enumerate().map(piece).collect()
     }
 
     #[test]
