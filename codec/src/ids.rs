@@ -70,12 +70,18 @@ impl MessageId {
 
     /// The gateway's own id of a message: its stamp as 32 lower-case hexadecimal digits.
     pub fn of_stamp(stamp: u128) -> Self {
-        let mut digits = [0; 32];
-        for (place, part) in digits.as_chunks_mut().0.iter_mut().zip([96, 64, 32, 0]) {
-            *place = hexadecimal((stamp >> part) as u32);
-        }
-        Self::from(digits)
+        Self::from(stamp_digits(stamp))
     }
+}
+
+/// The digits of [`MessageId::of_stamp`].
+#[inline]
+pub(crate) fn stamp_digits(stamp: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (place, part) in digits.as_chunks_mut().0.iter_mut().zip([96, 64, 32, 0]) {
+        *place = hexadecimal((stamp >> part) as u32);
+    }
+    digits
 }
 
 /// Eight lower-case digits at once: every message in flight is named so several times.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{GroupKey, MessageId, TenantId, UserKey};
+use crate::ids::{GroupKey, MessageId, TenantId, UserKey, stamp_digits};
 use crate::protocol::ProtocolId;
 
 /// Whom the sender addressed.
@@ -41,11 +41,19 @@ impl Message {
     /// The id under which receivers of `protocol` get and acknowledge it: the sender's own within
     /// his protocol, the stamp everywhere else, since ids of one wire may have no form on another.
     pub fn id_for(&self, protocol: ProtocolId) -> MessageId {
-        if protocol.shares_syntax(self.protocol) && !protocol.pushes_stamps() {
-            self.id
-        } else {
-            MessageId::of_stamp(self.stamp)
+        if self.keeps_id(protocol) { self.id } else { MessageId::of_stamp(self.stamp) }
+    }
+
+    /// Whether it is the one that [`Self::id_for`] names.
+    pub fn is_named(&self, id: &MessageId, protocol: ProtocolId) -> bool {
+        match self.keeps_id(protocol) {
+            true => self.id == *id,
+            false => id.as_bytes() == stamp_digits(self.stamp),
         }
+    }
+
+    fn keeps_id(&self, protocol: ProtocolId) -> bool {
+        protocol.shares_syntax(self.protocol) && !protocol.pushes_stamps()
     }
 
     /// What it says, for receivers of other protocols.

@@ -80,6 +80,7 @@ impl<T> Slab<T> {
         self.entries.get_mut(index)?.as_mut()
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
         let value = self.entries.get_mut(index)?.take();
         if value.is_some() {

@@ -41,6 +41,13 @@ impl<'a> Fields<'a> {
         Self::nested(message, 0)
     }
 
+    /// Of a message whose first bytes, so many of them, are known.
+    pub(super) fn behind(message: &'a [u8], known: usize) -> Self {
+        let mut fields = Self::new(message);
+        fields.reader.skip(known);
+        fields
+    }
+
     /// Of a message inside `level` others, all in the same walk.
     pub(super) fn nested(message: &'a [u8], level: u8) -> Self {
         Self { reader: Reader::new(message), depth: DEPTH_MAX - level }
@@ -138,8 +145,12 @@ impl<'a> Value<'a> {
 pub(super) fn is_plain(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks();
     let words = words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word));
-    let rest = rest.iter().fold(0, |all, byte| all | byte);
-    (words | u64::from(rest)) & 0x8080_8080_8080_8080 == 0
+    let rest = match bytes.last_chunk() {
+        // Some are looked at twice.
+        Some(last) => u64::from_ne_bytes(*last),
+        None => rest.iter().fold(0, |all, byte| all | byte).into(),
+    };
+    (words | rest) & 0x8080_8080_8080_8080 == 0
 }
 
 /// The key, if it has one byte, and the varint behind it, if that has at most two.
@@ -207,12 +218,35 @@ fn skip(reader: &mut Reader<'_>, number: u32, kind: u8, depth: u8) -> Result<(),
 }
 
 /// Appends a varint.
-pub(super) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+#[inline]
+pub(super) fn put_varint(value: u64, out: &mut Vec<u8>) {
+    match value {
+        0..0x80 => out.push(value as u8),
+        0x80..0x4000 => out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]),
+        _ => put_long_varint(value, out),
+    }
+}
+
+fn put_long_varint(mut value: u64, out: &mut Vec<u8>) {
+    if value < 1 << 56 {
+        // A time, mostly: all bytes at once, and those too many cut off again.
+        let len = varint_len(value);
+        let more = (1 << (8 * (len - 1))) - 1;
+        out.extend_from_slice(&(sevens(value) | EVERY * 0x80 & more).to_le_bytes());
+        return out.truncate(out.len() - (8 - len));
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The lower 56 bits in eight bytes of seven.
+fn sevens(value: u64) -> u64 {
+    let halves = value & 0x0fff_ffff | (value & 0x0fff_ffff << 28) << 4;
+    let fourteens = halves & EVERY_FOURTH * 0x3fff | (halves & EVERY_FOURTH * 0x0fff_c000) << 2;
+    fourteens & EVERY_OTHER * 0x7f | (fourteens & EVERY_OTHER * 0x3f80) << 1
 }
 
 /// Bytes of a varint.
@@ -265,6 +299,11 @@ pub(super) fn bytes_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
+/// A one in every byte, in every second, in every fourth.
+const EVERY: u64 = 0x0101_0101_0101_0101;
+const EVERY_OTHER: u64 = 0x0001_0001_0001_0001;
+const EVERY_FOURTH: u64 = 0x0000_0001_0000_0001;
+
 /// Types of fields.
 const VARINT: u8 = 0;
 const FIXED_64: u8 = 1;
@@ -279,3 +318,23 @@ const NUMBER_MAX: u64 = (u32::MAX >> 3) as u64;
 
 /// Messages and groups inside each other, as prost bounds them.
 const DEPTH_MAX: u8 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_are_written_as_prost_writes_them() {
+        let powers = (0..u64::BITS).map(|power| 1_u64 << power);
+        let near = powers.flat_map(|power| {
+            [power - 1, power, power | power / 3, power.wrapping_mul(2).wrapping_sub(1)]
+        });
+        for value in near.chain([1_443_856_541_000, u64::MAX]) {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            put_varint(value, &mut ours);
+            prost::encoding::encode_varint(value, &mut theirs);
+            assert_eq!(ours, theirs, "{value}");
+            assert_eq!(varint_len(value), theirs.len(), "{value}");
+        }
+    }
+}

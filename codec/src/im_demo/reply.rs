@@ -17,7 +17,7 @@ use super::types::{
     GroupList, MessageType, Ping, Request, RequestType, Status,
 };
 use crate::close::CloseReason;
-use crate::ids::MessageId;
+use crate::ids::{MessageId, stamp_digits};
 use crate::message::{Content, Message, Target};
 use crate::notice::{News, Notice};
 use crate::packet::{Accepted, Failure, Push, Receipt, Refusal};
@@ -371,7 +371,7 @@ impl StampField {
 
     fn new(stamp: u128) -> Self {
         let mut field = [Self::DIGITS as u8; Self::LEN];
-        field[2..].copy_from_slice(MessageId::of_stamp(stamp).padded::<{ Self::DIGITS }>());
+        field[2..].copy_from_slice(&stamp_digits(stamp));
         Self(field)
     }
 

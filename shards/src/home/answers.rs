@@ -85,23 +85,26 @@ impl AnswerQueue {
         number
     }
 
-    /// Ends a request. If it is the oldest it is out of the queue, and its end is given back.
-    fn end(&mut self, number: u32, ended: Ended) -> Option<Ended> {
-        if number == self.first {
-            self.entries.pop_front()?;
-            self.first = self.first.wrapping_add(1);
-            return Some(ended);
+    /// Takes a request out of the queue; `false`: it is not the oldest.
+    fn pop(&mut self, number: u32) -> bool {
+        let oldest = number == self.first && self.entries.pop_front().is_some();
+        self.first = self.first.wrapping_add(oldest.into());
+        oldest
+    }
+
+    /// Ends a request before older ones have.
+    fn end(&mut self, number: u32, ended: Ended) {
+        let position = number.wrapping_sub(self.first) as usize;
+        if let Some(entry) = self.entries.get_mut(position) {
+            entry.ended = Some(Box::new(ended));
         }
-        let entry = self.entries.get_mut(number.wrapping_sub(self.first) as usize)?;
-        entry.ended = Some(Box::new(ended));
-        None
     }
 
     /// The end of the oldest request, if it has ended.
-    fn pop_ended(&mut self) -> Option<Ended> {
+    fn pop_ended(&mut self) -> Option<Box<Ended>> {
         let entry = self.entries.pop_front_if(|entry| entry.ended.is_some())?;
         self.first = self.first.wrapping_add(1);
-        entry.ended.map(|ended| *ended)
+        entry.ended
     }
 }
 
@@ -134,19 +137,20 @@ impl Home {
     ) {
         let Some(session) = self.session(slot) else { return };
         let door = session.kind == Kind::Door;
-        let mut next = session.answers.as_mut().and_then(|answers| answers.end(number, ended));
-        if next.is_none() {
-            return;
+        let Some(answers) = &mut session.answers else { return };
+        if !answers.pop(number) {
+            return answers.end(number, ended);
         }
-        while let Some(ended) = next {
-            if let Some(reason) = say(slot, ended, door, fx) {
-                return self.hang_up(slot, reason, now, fx);
-            }
-            let answers = self.session(slot).and_then(|session| session.answers.as_mut());
-            next = answers.and_then(|answers| answers.pop_ended());
+        let mut end = say(slot, &ended, door, fx);
+        while end.is_none()
+            && let Some(ended) = answers.pop_ended()
+        {
+            end = say(slot, &ended, door, fx);
         }
-        if self.may_read(slot) {
-            fx.resume(slot);
+        match end {
+            Some(reason) => self.hang_up(slot, reason, now, fx),
+            None if self.may_read(slot) => fx.resume(slot),
+            None => {}
         }
     }
 
@@ -173,8 +177,8 @@ impl Home {
 }
 
 /// Answers a request; the reason if that is the end of its connection.
-fn say(slot: Slot, ended: Ended, door: bool, fx: &mut impl Effects) -> Option<CloseReason> {
-    match ended {
+fn say(slot: Slot, ended: &Ended, door: bool, fx: &mut impl Effects) -> Option<CloseReason> {
+    match *ended {
         Ended::Failed(..) if door => return Some(CloseReason::DoorTimeout),
         Ended::Safe(publish) => {
             fx.transmit(slot, &publish.safe());
@@ -182,8 +186,8 @@ fn say(slot: Slot, ended: Ended, door: bool, fx: &mut impl Effects) -> Option<Cl
         Ended::Failed(id, why) => {
             fx.transmit(slot, &Outgoing::PublishFailed { id, why, to: &[] });
         }
-        Ended::Query(id, answer) => {
-            fx.transmit(slot, &Outgoing::Answer(id, &answer));
+        Ended::Query(id, ref answer) => {
+            fx.transmit(slot, &Outgoing::Answer(id, answer));
         }
         Ended::Malformed(what) => {
             fx.transmit(slot, &Outgoing::Invalid(what));

@@ -297,7 +297,7 @@ impl Home {
         let found = session.flights.iter().position(|flight| {
             let same = flight.tag == wanted || mutants::on(Mutant::AckAnything);
             same && inbox.find(flight.seq).is_some_and(|d| {
-                d.message.id_for(protocol) == *id || mutants::on(Mutant::AckAnything)
+                d.message.is_named(id, protocol) || mutants::on(Mutant::AckAnything)
             })
         });
         if let Some(position) = found {
