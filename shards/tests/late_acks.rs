@@ -79,6 +79,18 @@ fn a_client_that_never_acknowledges_gets_everything_and_once_more_at_the_next_lo
 }
 
 #[test]
+fn where_nobody_can_tell_what_has_arrived_everything_comes_and_stays_in_the_store() {
+    let mut user = User::with_rows(200);
+    user.manners.acks = Acks::Bytes;
+    user.world.unsent = None;
+    user.log_in();
+    assert_eq!(user.world.pushed.len(), usize::from(WINDOW_MESSAGES), "one window at once");
+    user.pass_ms(10 * u64::from(WINDOW_SILENCE_MS));
+    assert_eq!(user.world.pushed.len(), 200, "and the others in time");
+    assert_eq!(user.world.rows.len(), 200, "nothing is lost");
+}
+
+#[test]
 fn what_the_store_has_leaves_memory_once_it_is_in_flight_to_nobody() {
     let mut user = User::with_rows(0);
     user.log_in();
