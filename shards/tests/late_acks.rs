@@ -3,14 +3,15 @@
 //!
 //! Method: the core alone, with a store of rows and a clock that the test turns.
 
+mod common;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use codec::{
     Acks, CloseReason, Heartbeat, Manners, Message, MessageId, Outgoing, Packet, ProtocolId,
-    Settings, Target, TenantId, UserId, UserKey,
+    Target, TenantId, UserId, UserKey,
 };
-use shards::config::{AckPolicy, Listener};
 use shards::home::effects::{Effects, Timer};
 use shards::home::{Home, Login};
 use shards::io::{Now, ShardIndex, Slot};
@@ -140,8 +141,9 @@ const BESIDE: Slot = Slot { index: 1, generation: 0 };
 impl User {
     /// `seq` 1, 2, 3 ...
     fn with_rows(rows: u64) -> Self {
+        let config = ShardConfig { persist_after_ms: 200, ..common::config(ProtocolId::SimpleIm) };
         let identity = Identity { shard: 0, first_seq: 1 << 41, boot: 7, hash_key: [1, 2] };
-        let home = Home::new(Arc::new(config()), identity, 64);
+        let home = Home::new(Arc::new(config), identity, 64);
         let mut world = World { unsent: Some(0), ..World::default() };
         for seq in 1..=rows {
             let row = Row { seq, message: message(seq), charges: 0, suspect: false };
@@ -247,32 +249,6 @@ fn message(seq: u64) -> Arc<Message> {
         time_ms: 0,
         body: Box::from(&b"hello"[..]),
     })
-}
-
-fn config() -> ShardConfig {
-    let listener = Listener {
-        protocol: ProtocolId::SimpleIm,
-        tls: false,
-        ws_paths: None,
-        tenant: TenantId(0),
-        ack: AckPolicy::Safe,
-        realm: 0,
-        binds_names: false,
-        allow: Vec::new(),
-    };
-    ShardConfig {
-        shards: 1,
-        listeners: vec![listener],
-        protocols: Settings::default(),
-        persist_after_ms: 200,
-        heartbeat_interval_ms: 30_000,
-        heartbeat_max_missed: 3,
-        login_deadline_ms: 10_000,
-        group_cache_ms: 1_000,
-        logins_pending_max: 0,
-        logins_per_second: 0,
-        handshakes_per_turn: 0,
-    }
 }
 
 #[derive(Default)]
