@@ -4,14 +4,16 @@
 //! 500 pairs whose senders' windows of ids are full, as after some minutes of traffic: far more
 //! memory than a processor's own caches hold. Nothing is parsed, encoded, sent or stored.
 
+#[path = "../shards/tests/common/mod.rs"]
+mod common;
+
 use std::sync::Arc;
 
 use codec::{
-    CloseReason, Destination, Manners, MessageId, Outgoing, Packet, ProtocolId, Publish, Settings,
-    TenantId, UserId, UserKey,
+    CloseReason, Destination, Manners, MessageId, Outgoing, Packet, ProtocolId, Publish, TenantId,
+    UserId, UserKey,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use shards::config::{AckPolicy, Listener};
 use shards::home::effects::{Effects, Timer};
 use shards::home::{Home, Login};
 use shards::io::{Now, ShardIndex, Slot};
@@ -116,28 +118,11 @@ fn slot(user: u32) -> Slot {
 }
 
 fn config() -> ShardConfig {
-    let listener = Listener {
-        protocol: ProtocolId::ALL[0],
-        tls: false,
-        ws_paths: None,
-        tenant: TenantId(0),
-        ack: AckPolicy::Safe,
-        realm: 0,
-        binds_names: false,
-        allow: Vec::new(),
-    };
     ShardConfig {
-        shards: 1,
-        listeners: vec![listener],
-        protocols: Settings::default(),
         persist_after_ms: 200,
         heartbeat_interval_ms: 30_000,
         heartbeat_max_missed: u8::MAX,
-        login_deadline_ms: 10_000,
-        group_cache_ms: 1_000,
-        logins_pending_max: 0,
-        logins_per_second: 0,
-        handshakes_per_turn: 0,
+        ..common::config(ProtocolId::ALL[0])
     }
 }
 

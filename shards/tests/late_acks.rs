@@ -3,14 +3,15 @@
 //!
 //! Method: the core alone, with a store of rows and a clock that the test turns.
 
+mod common;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use codec::{
-    CloseReason, Heartbeat, Manners, Message, MessageId, Outgoing, Packet, ProtocolId, Settings,
+    Acks, CloseReason, Heartbeat, Manners, Message, MessageId, Outgoing, Packet, ProtocolId,
     Target, TenantId, UserId, UserKey,
 };
-use shards::config::{AckPolicy, Listener};
 use shards::home::effects::{Effects, Timer};
 use shards::home::{Home, Login};
 use shards::io::{Now, ShardIndex, Slot};
@@ -79,13 +80,47 @@ fn a_client_that_never_acknowledges_gets_everything_and_once_more_at_the_next_lo
 }
 
 #[test]
+fn where_nobody_can_tell_what_has_arrived_everything_comes_and_stays_in_the_store() {
+    let mut user = User::with_rows(200);
+    user.manners.acks = Acks::Bytes;
+    user.world.unsent = None;
+    user.log_in();
+    assert_eq!(user.world.pushed.len(), usize::from(WINDOW_MESSAGES), "one window at once");
+    user.pass_ms(10 * u64::from(WINDOW_SILENCE_MS));
+    assert_eq!(user.world.pushed.len(), 200, "and the others in time");
+    assert_eq!(user.world.rows.len(), 200, "nothing is lost");
+}
+
+#[test]
+fn what_the_store_has_leaves_memory_once_it_is_in_flight_to_nobody() {
+    let mut user = User::with_rows(0);
+    user.log_in();
+    // Beside it a terminal that cannot acknowledge: while the other can, its word is nothing.
+    user.manners.acks = Acks::Bytes;
+    user.log_in_at(BESIDE);
+    user.world.appends = Some(VecDeque::new());
+    user.deliver(message(9));
+    user.pass_ms(1_000);
+    assert_eq!(user.world.pushed.len(), 2);
+    let slot = user.slot();
+    user.home.ended(slot, CloseReason::PeerClosed, user.world.now, &mut user.world);
+    assert_eq!(user.home.gauges().deliveries, 1, "the store does not have it yet");
+    let appends = user.world.appends.take().expect("set above");
+    assert_eq!(appends.len(), 1, "it was silent");
+    for seq in appends {
+        user.home.appended(KEY, seq, Ok(()), user.world.now, &mut user.world);
+    }
+    assert_eq!(user.home.gauges().deliveries, 0);
+}
+
+#[test]
 fn a_window_does_not_move_while_what_is_in_it_has_not_arrived() {
     let mut user = User::with_rows(200);
-    user.world.unsent = u64::MAX;
+    user.world.unsent = Some(u64::MAX);
     user.log_in();
     user.pass_ms(10 * u64::from(WINDOW_SILENCE_MS));
     assert_eq!(user.world.pushed.len(), usize::from(WINDOW_MESSAGES));
-    user.world.unsent = 0;
+    user.world.unsent = Some(0);
     user.pass_ms(10 * u64::from(WINDOW_SILENCE_MS));
     assert_eq!(user.world.pushed.len(), 200);
 }
@@ -94,22 +129,33 @@ fn a_window_does_not_move_while_what_is_in_it_has_not_arrived() {
 struct User {
     home: Home,
     world: World,
+    /// Of the next login.
+    manners: Manners,
     generation: u32,
 }
 
 const KEY: UserKey = UserKey { tenant: TenantId(0), id: UserId(7) };
+/// Another terminal of the user.
+const BESIDE: Slot = Slot { index: 1, generation: 0 };
 
 impl User {
     /// `seq` 1, 2, 3 ...
     fn with_rows(rows: u64) -> Self {
+        let config = ShardConfig { persist_after_ms: 200, ..common::config(ProtocolId::SimpleIm) };
         let identity = Identity { shard: 0, first_seq: 1 << 41, boot: 7, hash_key: [1, 2] };
-        let home = Home::new(Arc::new(config()), identity, 64);
-        let mut world = World::default();
+        let home = Home::new(Arc::new(config), identity, 64);
+        let mut world = World { unsent: Some(0), ..World::default() };
         for seq in 1..=rows {
             let row = Row { seq, message: message(seq), charges: 0, suspect: false };
             world.rows.insert(seq, row);
         }
-        Self { home, world, generation: 0 }
+        let manners = Manners {
+            resends: None,
+            heartbeat: Heartbeat::None,
+            unique_ids: false,
+            ..Manners::default()
+        };
+        Self { home, world, manners, generation: 0 }
     }
 
     fn slot(&self) -> Slot {
@@ -117,23 +163,21 @@ impl User {
     }
 
     fn log_in(&mut self) {
-        let manners = Manners {
-            resends: None,
-            heartbeat: Heartbeat::None,
-            unique_ids: false,
-            ..Manners::default()
-        };
+        self.world.end = 0;
+        self.log_in_at(self.slot());
+    }
+
+    fn log_in_at(&mut self, slot: Slot) {
         let login = Login {
             user: KEY,
-            terminal: 0,
+            terminal: slot.index.into(),
             name: None,
             binds: false,
             listener: 0,
             protocol: ProtocolId::SimpleIm,
-            manners,
+            manners: self.manners,
         };
-        self.world.end = 0;
-        self.home.login(self.slot(), login, self.world.now, &mut self.world);
+        self.home.login(slot, login, self.world.now, &mut self.world);
         self.settle();
     }
 
@@ -149,6 +193,13 @@ impl User {
         self.settle();
     }
 
+    fn deliver(&mut self, message: Arc<Message>) {
+        let request = ShardMessage::NO_REPLY;
+        let deliver = ShardMessage::Deliver { to: KEY, message, keep: true, request };
+        self.home.message(0, deliver, self.world.now, &mut self.world);
+        self.settle();
+    }
+
     /// Time goes by, and everything happens that is due.
     fn pass_ms(&mut self, ms: u64) {
         let end = self.world.now.plus_ms(ms);
@@ -161,17 +212,19 @@ impl User {
     /// All that was sent leaves, all that was asked is answered.
     fn settle(&mut self) {
         loop {
-            let (slot, now, end) = (self.slot(), self.world.now, self.world.end);
-            self.home.sent(slot, end, now, &mut self.world);
+            let (now, end) = (self.world.now, self.world.end);
+            for slot in [self.slot(), BESIDE] {
+                self.home.sent(slot, end, now, &mut self.world);
+            }
             if let Some(timer) = self.world.timers.expired(now) {
                 match timer {
                     Timer::Session(slot) => self.home.session_timer(slot, now, &mut self.world),
                     Timer::User(user) => self.home.user_timer(user, now, &mut self.world),
                     Timer::Conn(_) | Timer::HandOver(_) => {}
                 }
-            } else if std::mem::take(&mut self.world.asked_unsent) {
-                let unsent = self.world.unsent.min(end);
-                self.home.unsent(slot, end, Some(unsent), now, &mut self.world);
+            } else if let Some(slot) = self.world.asked_unsent.pop() {
+                let unsent = self.world.unsent.map(|unsent| unsent.min(end));
+                self.home.unsent(slot, end, unsent, now, &mut self.world);
             } else if let Some((after, max)) = self.world.reads.pop_front() {
                 let mut rows: Vec<Row> = self.world.rows_after(after);
                 let more = rows.len() > max;
@@ -198,32 +251,6 @@ fn message(seq: u64) -> Arc<Message> {
     })
 }
 
-fn config() -> ShardConfig {
-    let listener = Listener {
-        protocol: ProtocolId::SimpleIm,
-        tls: false,
-        ws_paths: None,
-        tenant: TenantId(0),
-        ack: AckPolicy::Safe,
-        realm: 0,
-        binds_names: false,
-        allow: Vec::new(),
-    };
-    ShardConfig {
-        shards: 1,
-        listeners: vec![listener],
-        protocols: Settings::default(),
-        persist_after_ms: 200,
-        heartbeat_interval_ms: 30_000,
-        heartbeat_max_missed: 3,
-        login_deadline_ms: 10_000,
-        group_cache_ms: 1_000,
-        logins_pending_max: 0,
-        logins_per_second: 0,
-        handshakes_per_turn: 0,
-    }
-}
-
 #[derive(Default)]
 struct World {
     now: Now,
@@ -233,10 +260,13 @@ struct World {
     reads: VecDeque<(u64, usize)>,
     /// Ids of pushes that the client has not acknowledged.
     pushed: VecDeque<MessageId>,
-    /// The connection's output, in packets; how many of the last the peer's kernel has not.
+    /// The connections' output, in packets; how many of the last the peer's kernel has not, if
+    /// that can be told.
     end: u64,
-    unsent: u64,
-    asked_unsent: bool,
+    unsent: Option<u64>,
+    asked_unsent: Vec<Slot>,
+    /// `seq` of appends that are not answered, where there may be some.
+    appends: Option<VecDeque<u64>>,
 }
 
 impl World {
@@ -262,8 +292,8 @@ impl Effects for World {
         0
     }
 
-    fn unsent(&mut self, _: Slot) {
-        self.asked_unsent = true;
+    fn unsent(&mut self, slot: Slot) {
+        self.asked_unsent.push(slot);
     }
 
     fn resume(&mut self, _: Slot) {}
@@ -287,6 +317,9 @@ impl Effects for World {
                 assert!(self.rows.remove(&seq).is_some(), "{seq} is deleted once");
             }
             Request::FailedRound { .. } => {}
+            Request::Append(append) => {
+                self.appends.as_mut().expect("nobody is silent").push_back(append.seq);
+            }
             other => panic!("nothing else is to be stored: {other:?}"),
         }
     }

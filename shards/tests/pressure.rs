@@ -4,23 +4,24 @@
 //! Method: one real shard on each engine, more senders than the bound has room for, all to
 //! somebody who is away, and a store that answers nothing until it is told to. All on this thread.
 
+mod common;
+#[path = "common/loopback.rs"]
+mod loopback;
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 
 use codec::binary::client::{self, ServerPacket, Tail};
 use codec::binary::stream;
-use codec::{Decoded, MessageId, ProtocolId, PublishKind, Settings, TenantId, UserId, UserKey};
+use codec::{Decoded, MessageId, ProtocolId, PublishKind, UserId};
 use crossbeam_channel::{Sender, bounded, unbounded};
-use shards::config::{AckPolicy, Listener};
 use shards::io::epoll::EpollIo;
-use shards::io::sys::{self, ListenOptions};
 use shards::io::uring::UringIo;
 use shards::io::{Engine, Sizes};
-use shards::limits::{PUBLISHES_OUTSTANDING_SHARD, mesh_ring};
-use shards::{Backend, Control, Identity, Mesh, Parts, Shard, ShardConfig, Snapshot};
-use storage::{AuthVerdict, Reply, Request};
+use shards::limits::PUBLISHES_OUTSTANDING_SHARD;
+use shards::{Backend, Control, Shard, Snapshot};
+use storage::{Reply, Request};
 
 #[test]
 fn publishers_over_the_bound_wait_and_go_on_in_their_order_on_io_uring() {
@@ -99,24 +100,15 @@ struct Clerk(std::rc::Rc<std::cell::RefCell<Store>>);
 impl Backend for Clerk {
     fn submit(&mut self, request: Request) -> Result<(), Request> {
         let mut store = self.0.borrow_mut();
-        match request {
-            Request::Auth(request) => {
-                let name = std::str::from_utf8(&request.name).expect("digits");
-                let id = UserId(name.parse().expect("digits"));
-                let user = UserKey { tenant: TenantId(0), id };
-                let verdict = AuthVerdict::Pass { user, name: None };
-                store.replies.push_back(Reply::Auth { token: request.token, verdict });
-            }
-            Request::Read { user, .. } => {
-                store.replies.push_back(Reply::Rows { user, result: Ok((Vec::new(), false)) });
-            }
-            Request::Append(append) => {
+        match loopback::login_reply(request) {
+            Ok(reply) => store.replies.push_back(reply),
+            Err(Request::Append(append)) => {
                 let sender = append.message.from.expect("a user's").id.0;
                 store.senders.push(sender);
                 let (user, seq) = (append.user, append.seq);
                 store.waiting.push_back(Reply::Appended { user, seq, result: Ok(()) });
             }
-            other => panic!("nobody asks for that: {other:?}"),
+            Err(other) => panic!("nobody asks for that: {other:?}"),
         }
         Ok(())
     }
@@ -142,24 +134,11 @@ struct Gateway<E: Engine> {
 
 impl<E: Engine> Gateway<E> {
     fn start() -> Self {
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = sys::listen(any, ListenOptions::default()).expect("a loopback listener");
-        let address = listener.local_addr().expect("bound").as_socket().expect("an address");
-        let io = E::open(SIZES, vec![listener.into()]).expect("an engine");
         let (control, receiver) = unbounded();
         let clerk = Clerk::default();
         let store = std::rc::Rc::clone(&clerk.0);
-        let shard = Shard::new(Parts {
-            config: Arc::new(config()),
-            identity: Identity { shard: 0, first_seq: 1, boot: 1, hash_key: [1, 2] },
-            io,
-            backend: clerk,
-            mesh: Mesh::wire(1, mesh_ring(1)).pop().expect("one end"),
-            control: receiver,
-            tls: None,
-            unix_base_ms: 0,
-            slot_reserve: 1,
-        });
+        let config = common::config(ProtocolId::Binary);
+        let (shard, address) = loopback::start(config, SIZES, clerk, receiver);
         Self { shard, store, control, address }
     }
 
@@ -244,33 +223,6 @@ fn id(user: u32, number: usize) -> MessageId {
     let text = format!("{user:016x}{number:016x}");
     let id: [u8; 32] = text.as_bytes().try_into().expect("32 digits");
     id.into()
-}
-
-fn config() -> ShardConfig {
-    let mut protocols = Settings::default();
-    protocols.binary.retry_interval_ms = 60_000;
-    ShardConfig {
-        shards: 1,
-        listeners: vec![Listener {
-            protocol: ProtocolId::Binary,
-            tls: false,
-            ws_paths: None,
-            tenant: TenantId(0),
-            ack: AckPolicy::Safe,
-            realm: 0,
-            binds_names: false,
-            allow: Vec::new(),
-        }],
-        protocols,
-        persist_after_ms: 60_000,
-        heartbeat_interval_ms: 600_000,
-        heartbeat_max_missed: 3,
-        login_deadline_ms: 60_000,
-        group_cache_ms: 1_000,
-        logins_pending_max: 64,
-        logins_per_second: 0,
-        handshakes_per_turn: 8,
-    }
 }
 
 /// Each below the bound of one connection, all together above that of the shard.

@@ -226,10 +226,10 @@ impl Redis {
         Ok(users)
     }
 
-    /// Forgets the rows of a user up to `seq`, that included.
-    pub(crate) fn clear_rows(&mut self, user: UserKey, seq: u64) -> Result<(), StoreError> {
+    /// Forgets the rows of a user.
+    pub(crate) fn clear_rows(&mut self, user: UserKey) -> Result<(), StoreError> {
         let mut cmd = self.change("clear");
-        cmd.arg(&user_bytes(user)).arg(&seq_bytes(seq.min(SEQ_MAX) + 1));
+        cmd.arg(&user_bytes(user));
         let _: u64 = self.commit(&cmd, true)?;
         Ok(())
     }

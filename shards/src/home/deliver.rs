@@ -305,7 +305,9 @@ impl Home {
         }
     }
 
-    /// A terminal has the oldest push that it has not acknowledged.
+    /// A terminal has the oldest push that it has not acknowledged. A client that answers once too
+    /// often says the same of the next push: nothing on the wire tells the two apart. Whoever
+    /// answers with ids has none of that.
     pub(super) fn acknowledged_oldest(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
         let Some(session) = self.sessions.get_mut(slot.index).filter(|s| s.is(slot)) else {
             return;

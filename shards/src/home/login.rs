@@ -16,6 +16,7 @@ use crate::home::session::{Flight, Kind, Session};
 use crate::io::{ListenerIndex, Now, Slot};
 use crate::limits::{
     DOOR_DEADLINE_MS, POISON_CHARGES, SLOW_CONSUMER_MS, TERMINALS, WINDOW_MESSAGES,
+    WINDOW_SILENCE_MS,
 };
 use crate::mutants::{self, Mutant};
 
@@ -214,12 +215,7 @@ impl Home {
                 let drained = sent.saturating_sub(unsent);
                 return self.bytes_drained(slot, drained, unsent > 0, now, fx);
             }
-            (Acks::Bytes, None) => {
-                // Nobody can say what arrives here: it goes to the store, and comes again.
-                session.asked_unsent = false;
-                session.manners.acks = Acks::Packets;
-                return;
-            }
+            (Acks::Bytes, None) => return self.told_nothing(slot, now, fx),
             _ => {}
         }
         let unsent = unsent.unwrap_or(0);
@@ -256,6 +252,21 @@ impl Home {
         }
         self.give_up(slot, &given_up, interval, now, fx);
         self.arm_session(slot, fx);
+    }
+
+    /// Nobody can say what arrives here: it goes to the store, and comes again at the next login.
+    /// From now on this is a client that acknowledges and is silent.
+    fn told_nothing(&mut self, slot: Slot, now: Now, fx: &mut impl Effects) {
+        let Some(session) = self.session(slot) else { return };
+        session.asked_unsent = false;
+        session.manners.acks = Acks::Packets;
+        for flight in session.flights.iter_mut() {
+            flight.retry_at = now.plus_ms(WINDOW_SILENCE_MS.into());
+        }
+        let index = session.user;
+        // Sees a full window, and arms the timer that silence opens it with.
+        self.push_user(index, now, fx);
+        self.tidy_user(index, fx);
     }
 
     /// Ends every session, a few per call; `true` once none is left.

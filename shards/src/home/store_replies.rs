@@ -38,6 +38,9 @@ impl Home {
                 delivery.kept = Kept::Stored;
                 let owed = std::mem::replace(&mut delivery.owed, Owed::Nobody);
                 self.settle(owed, key, Outcome::Stored, now, fx);
+                // It may leave memory, and what waits for that comes next.
+                self.push_user(index, now, fx);
+                self.tidy_user(index, fx);
             }
             Err(_) => {
                 // Back in flight, unacknowledged: a terminal may still take it.

@@ -19,7 +19,7 @@ use super::{Face, Form, Holder, Said, token_bytes};
 pub(super) async fn read(State(face): State<Face>, holder: Holder) -> Said {
     match face.0.settings.deflate {
         true => answer(&face, holder, Dialect::Device, deflated).await,
-        false => answer(&face, holder, Dialect::Flat, plain).await,
+        false => answer(&face, holder, Dialect::Flat, <[u8]>::to_vec).await,
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn read_by_post(
 ) -> Said {
     match holder {
         Some(holder) => read(State(face), holder).await,
-        None => answer(&face, by_body(&face, &form).await?, Dialect::Nested, plain).await,
+        None => answer(&face, by_body(&face, &form).await?, Dialect::Nested, <[u8]>::to_vec).await,
     }
 }
 
@@ -64,22 +64,17 @@ pub(super) async fn clear_by_post(
     clear(State(face), holder).await
 }
 
-async fn answer(
-    face: &Face,
-    holder: Holder,
-    dialect: Dialect,
-    form: fn(&[u8]) -> Option<Vec<u8>>,
-) -> Said {
+async fn answer(face: &Face, holder: Holder, dialect: Dialect, form: fn(&[u8]) -> Vec<u8>) -> Said {
     let packets = packets(face, holder, dialect, form).await?;
     Ok(Answer::double(0).raw(b"\r\n").raw(&packets))
 }
 
-/// The oldest stored messages as `form` makes them: fewer of them where it cannot make all.
+/// The oldest stored messages, as many as one answer holds, as `form` makes them.
 async fn packets(
     face: &Face,
     holder: Holder,
     dialect: Dialect,
-    form: fn(&[u8]) -> Option<Vec<u8>>,
+    form: fn(&[u8]) -> Vec<u8>,
 ) -> Result<Vec<u8>, Answer> {
     let user = holder.record.user;
     let read = face.call(move |accounts| {
@@ -91,15 +86,10 @@ async fn packets(
         });
         let fitting = fitting.count().max(1);
         rows.truncate(fitting);
-        let mut formed = form(&written(&rows, dialect));
-        while formed.is_none() && rows.len() > 1 {
-            rows.truncate(rows.len() / 2);
-            formed = form(&written(&rows, dialect));
-        }
-        Ok((rows.iter().map(|row| row.seq).collect::<Box<[u64]>>(), formed))
+        let seqs: Box<[u64]> = rows.iter().map(|row| row.seq).collect();
+        Ok((seqs, form(&written(&rows, dialect))))
     });
     let (seqs, formed) = read.await?;
-    let formed = formed.ok_or_else(Answer::unavailable)?;
     if !seqs.is_empty() {
         let mut read = face.read();
         if read.len() >= READERS_MAX {
@@ -121,33 +111,56 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
     out
 }
 
-fn plain(bytes: &[u8]) -> Option<Vec<u8>> {
-    Some(bytes.into())
+/// Compressed, without a line end: clients cut the answer there. A piece whose output has one by
+/// chance is halved, down to single bytes, which have none; each ends in FF, so that nothing begins
+/// between two.
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut pieces) = (Vec::new(), vec![bytes]);
+    while let Some(piece) = pieces.pop() {
+        let formed = deflated_piece(piece);
+        if piece.len() > 1 && has_line_end(&formed) {
+            let (first, second) = piece.split_at(piece.len() / 2);
+            pieces.extend([second, first]);
+        } else {
+            out.extend(formed);
+        }
+    }
+    out.extend(LAST_BLOCK);
+    out
 }
 
-/// Compressed, at the first level whose output holds no line end: clients cut the answer there.
-/// `None`: there is none.
-fn deflated(bytes: &[u8]) -> Option<Vec<u8>> {
-    let clean = |out: &Vec<u8>| !out.windows(2).any(|pair| pair == b"\r\n");
-    // Blanks are nothing between packets, and change every byte that comes out.
-    let padded = (0..BLANKS_MAX).map(|blanks| [bytes, &vec![b' '; blanks]].concat());
-    let tries =
-        padded.flat_map(|bytes| [9, 6, 1].map(|level| deflate(&bytes, Compression::new(level))));
-    tries.into_iter().find(clean)
+/// Blocks of which none is the last, flushed: behind them comes 00 00 FF FF.
+fn deflated_piece(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).and_then(|()| encoder.flush()).expect("memory takes every byte");
+    std::mem::take(encoder.get_mut())
 }
 
-fn deflate(bytes: &[u8], level: Compression) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), level);
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes every byte")
+fn has_line_end(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\r\n")
 }
 
 /// Packets of one answer; the rest comes with the next one, or on the socket.
 const ROWS_MAX: u32 = 1000;
 /// Tokens that have read and not cleared: 8 MB of numbers at most.
 const READERS_MAX: usize = 1_000;
-/// Of packets before they are compressed; a larger one goes alone. What comes out has a line end by
-/// chance only once in some 64 KiB.
+/// Of packets before they are compressed; a larger one goes alone.
 const ANSWER_BYTES: usize = 32 * 1024;
 /// What a packet adds to its text.
 const PACKET_OVERHEAD: usize = 256;
-const BLANKS_MAX: usize = 4;
+/// An empty block, said to be the last.
+const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_single_byte_makes_a_line_end() {
+        for byte in 0..=u8::MAX {
+            let formed = deflated_piece(&[byte]);
+            assert!(formed.ends_with(&[0x00, 0x00, 0xff, 0xff]), "{formed:02x?}");
+            assert!(!has_line_end(&formed), "{formed:02x?}");
+        }
+    }
+}

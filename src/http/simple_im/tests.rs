@@ -480,6 +480,30 @@ fn offline_messages_are_read_newest_first_and_cleared_as_far_as_they_were_read()
 }
 
 #[test]
+fn a_packet_that_hardly_gets_smaller_is_read_without_a_line_end_too() {
+    on_a_site(LONG, |mut site| {
+        let token = site.token_of(ANN);
+        // Letters in no order: some ten line ends are to be expected in what comes out.
+        let mut state = 1_u64;
+        let letter = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'0' + (state >> 58) as u8)
+        };
+        let body: String = (0..1_000_000).map(letter).filter(|c| c.is_alphanumeric()).collect();
+        let mut message = message(site.user, 1);
+        Arc::get_mut(&mut message).expect("nobody else's").body = body.as_bytes().into();
+        let append = Append { user: site.user, seq: 1, message, binding: None };
+        assert_eq!(site.store.write(&[Write::Append(append)]), [Ok(())]);
+        let (status, answer) =
+            site.ask("GET", "/offline", &format!("Cookie: token={token}\r\n"), "");
+        assert_eq!(status, "http/1.1 200 ok");
+        let parts = split(&answer);
+        assert_eq!(parts.len(), 2, "the clients cut the answer in exactly two");
+        assert!(inflate(parts[1]).contains(&body), "nothing is lost");
+    });
+}
+
+#[test]
 fn offline_messages_are_as_they_are_where_clients_cannot_inflate() {
     let set = |settings: &mut Settings| settings.deflate = false;
     on_a_site_with(set, |mut site| {

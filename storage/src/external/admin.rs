@@ -8,7 +8,6 @@ use super::ExternalStore;
 use crate::admin::{Admin, AdminError, DeadLetter, GroupInfo, NewGroup, NewUser, Tenant, UserInfo};
 use crate::postgres::CallError;
 use crate::request::StoreError;
-use crate::store::SEQ_MAX;
 
 impl From<CallError> for AdminError {
     fn from(error: CallError) -> Self {
@@ -18,7 +17,7 @@ impl From<CallError> for AdminError {
 
 impl ExternalStore {
     fn forget(&mut self, user: UserKey) -> Result<(), StoreError> {
-        self.redis.clear_rows(user, SEQ_MAX)?;
+        self.redis.clear_rows(user)?;
         self.redis.delete_tokens(user)?;
         let mut after = 0;
         loop {

@@ -263,10 +263,10 @@ function todo.write()
   return table.concat(results)
 end
 
--- Rows below a seq.
+-- All rows of a user.
 function todo.clear()
-  local user, before = user_of(ARGV[3]), ARGV[4]
-  for _, row in ipairs(redis.call('ZRANGEBYLEX', user.rows, '-', '(' .. before)) do
+  local user = user_of(ARGV[3])
+  for _, row in ipairs(redis.call('ZRANGE', user.rows, 0, -1)) do
     release(take(user, row:sub(1, 8)))
   end
   return OK

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 
 use codec::{Message, Target, UserKey};
 use rusqlite::{
-    CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, Params, Result, Row,
-    params,
+    CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, Result, Row, params,
 };
 
 use super::record::encode_head;
@@ -260,26 +259,21 @@ impl<'c> Batch<'c> {
         Ok(true)
     }
 
-    /// Forgets the rows of a user up to `seq`, that included.
-    pub(crate) fn clear_rows(&mut self, user: UserKey, seq: u64) -> Result<()> {
-        let sql = "SELECT seq FROM delivery WHERE tenant = ?1 AND user = ?2 AND seq <= ?3";
-        for seq in self.keys(sql, (user.tenant.0, user.id.0, signed(seq.min(SEQ_MAX))))? {
-            self.delete(user, seq.cast_unsigned())?;
-        }
-        Ok(())
-    }
-
     /// Forgets all rows and dead letters of a user.
     pub(crate) fn clear_user(&mut self, user: UserKey) -> Result<()> {
-        self.clear_rows(user, SEQ_MAX)?;
+        let sql = "SELECT seq FROM delivery WHERE tenant = ?1 AND user = ?2";
+        for seq in self.keys(sql, user)? {
+            self.delete(user, seq.cast_unsigned())?;
+        }
         let sql = "SELECT id FROM dead_letters WHERE tenant = ?1 AND user = ?2";
-        for id in self.keys(sql, (user.tenant.0, user.id.0))? {
+        for id in self.keys(sql, user)? {
             self.drop_dead(id)?;
         }
         Ok(())
     }
 
-    fn keys(&self, sql: &str, key: impl Params) -> Result<Vec<i64>> {
+    fn keys(&self, sql: &str, user: UserKey) -> Result<Vec<i64>> {
+        let key = (user.tenant.0, user.id.0);
         self.conn.prepare_cached(sql)?.query_map(key, |row| row.get(0))?.collect()
     }
 
