@@ -26,6 +26,7 @@ pub mod query;
 mod reader;
 pub mod simple_im;
 pub mod simple_text;
+mod words;
 pub mod ws;
 
 pub use close::CloseReason;

@@ -12,6 +12,7 @@
 
 use crate::error::{Malformed, WireError};
 use crate::reader::Reader;
+use crate::words;
 
 /// The fields of one message in the order of the wire; ends after the first error.
 #[derive(Clone, Copy)]
@@ -141,16 +142,9 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Whether all of it is ASCII. Short texts are what it is for: no early end, a word at a time.
+/// Whether all of it is ASCII.
 pub(super) fn is_plain(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks();
-    let words = words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word));
-    let rest = match bytes.last_chunk() {
-        // Some are looked at twice.
-        Some(last) => u64::from_ne_bytes(*last),
-        None => rest.iter().fold(0, |all, byte| all | byte).into(),
-    };
-    (words | rest) & 0x8080_8080_8080_8080 == 0
+    !words::any(bytes, |word| word)
 }
 
 /// The key, if it has one byte, and the varint behind it, if that has at most two.
@@ -231,8 +225,8 @@ fn put_long_varint(mut value: u64, out: &mut Vec<u8>) {
     if value < 1 << 56 {
         // A time, mostly: all bytes at once, and those too many cut off again.
         let len = varint_len(value);
-        let more = (1 << (8 * (len - 1))) - 1;
-        out.extend_from_slice(&(sevens(value) | EVERY * 0x80 & more).to_le_bytes());
+        let more = 0x8080_8080_8080_8080 & ((1 << (8 * (len - 1))) - 1);
+        out.extend_from_slice(&(sevens(value) | more).to_le_bytes());
         return out.truncate(out.len() - (8 - len));
     }
     while value >= 0x80 {
@@ -245,8 +239,8 @@ fn put_long_varint(mut value: u64, out: &mut Vec<u8>) {
 /// The lower 56 bits in eight bytes of seven.
 fn sevens(value: u64) -> u64 {
     let halves = value & 0x0fff_ffff | (value & 0x0fff_ffff << 28) << 4;
-    let fourteens = halves & EVERY_FOURTH * 0x3fff | (halves & EVERY_FOURTH * 0x0fff_c000) << 2;
-    fourteens & EVERY_OTHER * 0x7f | (fourteens & EVERY_OTHER * 0x3f80) << 1
+    let quarters = halves & 0x3fff_0000_3fff | (halves & 0x0fff_c000_0fff_c000) << 2;
+    quarters & 0x007f_007f_007f_007f | (quarters & 0x3f80_3f80_3f80_3f80) << 1
 }
 
 /// Bytes of a varint.
@@ -299,11 +293,6 @@ pub(super) fn bytes_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-/// A one in every byte, in every second, in every fourth.
-const EVERY: u64 = 0x0101_0101_0101_0101;
-const EVERY_OTHER: u64 = 0x0001_0001_0001_0001;
-const EVERY_FOURTH: u64 = 0x0000_0001_0000_0001;
-
 /// Types of fields.
 const VARINT: u8 = 0;
 const FIXED_64: u8 = 1;
@@ -327,7 +316,7 @@ mod tests {
     fn varints_are_written_as_prost_writes_them() {
         let powers = (0..u64::BITS).map(|power| 1_u64 << power);
         let near = powers.flat_map(|power| {
-            [power - 1, power, power | power / 3, power.wrapping_mul(2).wrapping_sub(1)]
+            [power - 1, power, power + power / 3, power.wrapping_mul(2).wrapping_sub(1)]
         });
         for value in near.chain([1_443_856_541_000, u64::MAX]) {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());

@@ -7,6 +7,8 @@
 //! Owns: brackets, blanks, and that no text can end its own quotes. Never: which fields a packet
 //! has, but that each has a key before its first child table: the later parser needs one there.
 
+use crate::words::{self, below, equal};
+
 /// One packet on its way into a buffer.
 #[derive(Debug)]
 pub(super) struct Emitter<'a> {
@@ -53,6 +55,7 @@ impl<'a> Emitter<'a> {
         self.key(key);
         self.out.push(b'"');
         match self.double {
+            _ if is_plain(text) => self.out.extend_from_slice(text),
             // No escape is known there, so a quote has no form.
             true => {
                 self.out.extend(text.iter().map(|&byte| if byte == b'"' { b'\'' } else { byte }))
@@ -79,6 +82,11 @@ impl<'a> Emitter<'a> {
         }
         self.out.extend_from_slice(rest);
     }
+}
+
+/// Whether all parsers take it as it is.
+fn is_plain(text: &[u8]) -> bool {
+    !words::any(text, |word| below(word, b' ') | equal(word, b'"') | equal(word, b'\\'))
 }
 
 /// The earlier parser's escapes: what stands for `byte` behind a backslash.

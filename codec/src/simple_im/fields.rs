@@ -5,11 +5,14 @@
 
 use std::ops::Range;
 
+use memchr::memchr;
+
 use super::emit::unescape;
 use super::lexer::{Form, Span};
 use super::scan::{Field, Kind, Scan};
 use crate::error::{Malformed, WireError};
 use crate::ids::MessageId;
+use crate::words::{self, below, equal};
 
 /// The longest device name in bytes, as long as an id.
 pub const NAME_MAX: usize = MessageId::MAX;
@@ -77,7 +80,7 @@ impl<'s, 'a> Fields<'s, 'a> {
     /// The text of a field, and whether it holds escapes: then it is not yet what was said.
     pub(super) fn escaped(&self, field: Field) -> Result<(&'a [u8], bool), WireError> {
         let (text, span) = self.raw(field)?;
-        Ok((text, span.form == Form::Escaped && text.contains(&b'\\')))
+        Ok((text, span.form == Form::Escaped && memchr(b'\\', text).is_some()))
     }
 
     /// The text of a field; `scratch` takes it where it holds escapes.
@@ -111,9 +114,11 @@ impl<'s, 'a> Fields<'s, 'a> {
     /// characters, which some clients cannot write and others write without an escape.
     pub(super) fn name(&self, field: Field) -> Result<&'a [u8], WireError> {
         let (name, span) = self.raw(field)?;
+        let special =
+            |word| below(word, b' ') | equal(word, b'"') | equal(word, b'\\') | equal(word, DELETE);
         let fits = (1..=NAME_MAX).contains(&name.len())
-            && !name.iter().any(|byte| matches!(byte, b'"' | b'\\') || byte.is_ascii_control())
-            && simdutf8::basic::from_utf8(name).is_ok();
+            && !words::any(name, special)
+            && (!words::any(name, |word| word) || simdutf8::basic::from_utf8(name).is_ok());
         if fits { Ok(name) } else { Err(self.wrong(span)) }
     }
 
@@ -148,6 +153,9 @@ impl<'s, 'a> Fields<'s, 'a> {
         found.ok_or_else(|| missing(self.bytes.len()))
     }
 }
+
+/// The control character above all others of ASCII.
+const DELETE: u8 = 0x7f;
 
 fn missing(offset: usize) -> WireError {
     WireError::new(Malformed::Field, offset)
