@@ -2,8 +2,8 @@
 //!
 //! Texts of a few dozen bytes are what it is for: no early end. Never: where it is.
 
-/// Whether `found` says so of any word. It sets the highest bit of the bytes it looks for; it may set
-/// those behind them, too, and must not look for [`PADDING`].
+/// Whether `found` says so of any word. It sets the highest bit of the bytes it looks for; it may
+/// set those behind them, too, and must not look for [`PADDING`].
 #[inline]
 pub(crate) fn any(bytes: &[u8], found: impl Fn(u64) -> u64) -> bool {
     let found = |chunk: &[u8; 8]| found(u64::from_le_bytes(*chunk));
