@@ -23,7 +23,7 @@ use shards::io::epoll::EpollIo;
 use shards::io::sys::{self, ListenOptions, Waker};
 use shards::io::uring::UringIo;
 use shards::io::{Engine, Sizes};
-use shards::limits::mesh_ring;
+use shards::limits::{self, mesh_ring};
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig, home_of_user};
 use storage::sidecar::{Observer, Port, Sidecar};
 
@@ -64,8 +64,10 @@ fn start_on<E: Engine>(
 ) -> Result<Arc<dyn Gateway>, Failure> {
     let count = config.shards();
     let sizes = engine::sizes(config, choice.kind).map_err(Failure::new)?;
-    if let Err(error) = sys::avoid_huge_pages() {
-        tracing::warn!(%error, "huge pages stay on: the gateway will hold more memory");
+    if count > limits::MANY_SHARDS
+        && let Err(error) = sys::avoid_huge_pages()
+    {
+        tracing::warn!(%error, "huge pages stay on: small shards will hold more memory");
     }
     let mut listeners = bind(config, count)?;
     let mut threads = Vec::new();

@@ -17,6 +17,7 @@
 
 pub(crate) mod bufs;
 pub mod epoll;
+pub(crate) mod pages;
 pub mod probe;
 pub(crate) mod progress;
 #[cfg(any(test, feature = "sim"))]

@@ -6,7 +6,7 @@
 //!
 //! Owns: sockets, buffers, timers, and the sessions of the users whose home this shard is.
 //! Never: names a protocol, blocks, takes a lock, reads a file, resolves a name. `unsafe` stands
-//! only in `io/{uring,bufs,sys}.rs`.
+//! only in `io/{uring,bufs,pages,sys}.rs`.
 #![deny(unsafe_code)]
 
 pub mod backend;

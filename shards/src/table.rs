@@ -2,12 +2,15 @@
 //!
 //! [`Table`] is indexed from outside (by connection slot); [`Slab`] hands out its own indices.
 
-const CHUNK: usize = 256;
+use crate::io::pages::Chunk;
 
-/// A vector in chunks of 256 whose entries come into being with their default value.
+/// A multiple of eight bytes so often fills pages to the end.
+const CHUNK: usize = 512;
+
+/// A vector in chunks of 512 whose entries come into being with their default value.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    chunks: Vec<Option<Box<[T]>>>,
+    chunks: Vec<Option<Chunk<T, CHUNK>>>,
 }
 
 impl<T: Default> Table<T> {
@@ -17,12 +20,12 @@ impl<T: Default> Table<T> {
 
     pub(crate) fn get(&self, index: u32) -> Option<&T> {
         let index = index as usize;
-        self.chunks.get(index / CHUNK)?.as_ref()?.get(index % CHUNK)
+        Some(&self.chunks.get(index / CHUNK)?.as_ref()?[index % CHUNK])
     }
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let index = index as usize;
-        self.chunks.get_mut(index / CHUNK)?.as_mut()?.get_mut(index % CHUNK)
+        Some(&mut self.chunks.get_mut(index / CHUNK)?.as_mut()?[index % CHUNK])
     }
 
     /// The entry, made if its chunk does not exist yet.
@@ -31,16 +34,14 @@ impl<T: Default> Table<T> {
         if self.chunks.len() <= chunk {
             self.chunks.resize_with(chunk + 1, || None);
         }
-        let entries = self.chunks[chunk]
-            .get_or_insert_with(|| std::iter::repeat_with(T::default).take(CHUNK).collect());
-        &mut entries[offset]
+        &mut self.chunks[chunk].get_or_insert_default()[offset]
     }
 
     /// All entries that exist, in order of index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.chunks.iter().enumerate().flat_map(|(chunk, entries)| {
-            let entries = entries.as_deref().unwrap_or_default();
-            entries.iter().enumerate().map(move |(i, entry)| ((chunk * CHUNK + i) as u32, entry))
+            let entries = entries.iter().flat_map(|chunk| chunk.iter());
+            entries.enumerate().map(move |(i, entry)| ((chunk * CHUNK + i) as u32, entry))
         })
     }
 }

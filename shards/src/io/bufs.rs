@@ -13,7 +13,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{Error, Result};
+use std::io::Result;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -23,39 +23,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, Submitter};
 
+use crate::io::pages::Mapping;
+
 /// The group id under which the buffers are registered: a ring of ours has one group.
 pub(crate) const GROUP: u16 = 0;
 /// Most buffers of a pool: the kernel's limit of a buffer ring.
 pub(crate) const MOST: u16 = 1 << 15;
-
-/// A private anonymous mapping; pages come into being when touched.
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(len: usize) -> Result<Self> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of
-        // ours.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, access, kind, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or_else(Error::last_os_error)?;
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range is the one that was mapped, and whoever could reach into it holds a
-        // reference that keeps `self` alive.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
 
 /// The buffers themselves, shared by the pool and every buffer on loan.
 struct Memory {
@@ -68,7 +41,7 @@ struct Memory {
 impl Memory {
     fn buffer(&self, id: u16) -> NonNull<u8> {
         // SAFETY: ids are below the count the mapping was sized for, so the offset is inside.
-        unsafe { self.mapping.start.add(usize::from(id) * self.size as usize) }
+        unsafe { self.mapping.start().add(usize::from(id) * self.size as usize) }
     }
 }
 
@@ -107,7 +80,7 @@ impl BufPool {
     ///
     /// The pool must stay until it is unregistered or the ring is closed with no receive in it.
     pub(crate) unsafe fn register(&self, submitter: &Submitter<'_>) -> Result<()> {
-        let start = self.ring.start.as_ptr().expose_provenance() as u64;
+        let start = self.ring.start().as_ptr().expose_provenance() as u64;
         // SAFETY: `start` is a page-aligned mapping of `mask + 1` initialised entries that, as
         // the caller promises, stays as long as the kernel reads it.
         unsafe { submitter.register_buf_ring_with_flags(start, self.mask + 1, GROUP, 0) }
@@ -148,7 +121,7 @@ impl BufPool {
 
     /// Appends a buffer to the ring. Nobody but the kernel may own it after that.
     fn provide(&mut self, id: u16) {
-        let entries = self.ring.start.cast::<BufRingEntry>();
+        let entries = self.ring.start().cast::<BufRingEntry>();
         // SAFETY: the index is masked to the ring's entries. The kernel does not read the entry
         // before the tail is raised, and never writes it. The setters leave the reserved field
         // alone, which in entry 0 is the tail.

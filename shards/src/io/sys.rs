@@ -87,8 +87,7 @@ pub fn pin_to_cpu(cpu: usize) -> Result<()> {
 }
 
 /// Has the kernel back this process's memory with small pages only. With a heap per thread, each
-/// touched huge page holds 2 MiB of which a small shard uses a fraction, and memory does not follow
-/// the number of sessions.
+/// touched huge page holds 2 MiB of which a small shard uses a fraction.
 pub fn avoid_huge_pages() -> Result<()> {
     // SAFETY: takes no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) })
