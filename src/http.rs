@@ -18,7 +18,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use storage::auth::{Judges, Verified};
+use storage::auth::Verified;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -53,18 +53,14 @@ pub(crate) fn protocol_routes(
 ) -> Result<Router, Failure> {
     let Some(settings) = simple_im::Settings::of(config) else { return Ok(Router::new()) };
     let accounts = stores.accounts()?;
-    let auth = &config.keys.auth;
-    let (known_max, known_for) = (auth.cache_max as usize, Duration::from_millis(auth.cache_ms));
-    let judges = match config.login_realm().filter(|realm| realm.mode != AuthMode::Local) {
-        Some(realm) => {
-            let judges = (0..auth.threads).map(|_| authority.judge(stores, realm));
-            Some(Judges::new(judges.collect::<Result<_, _>>()?, known_max, known_for))
-        }
+    let judge = match config.login_realm().filter(|realm| realm.mode != AuthMode::Local) {
+        Some(realm) => Some(authority.judge(stores, realm)?),
         None => None,
     };
-    let verified = Verified::new(known_max, known_for);
+    let auth = &config.keys.auth;
+    let verified = Verified::new(auth.cache_max as usize, Duration::from_millis(auth.cache_ms));
     let gateway = Arc::clone(gateway);
-    Ok(simple_im::routes(simple_im::Face::new(accounts, judges, verified, gateway, settings)))
+    Ok(simple_im::routes(simple_im::Face::new(accounts, judge, verified, gateway, settings)))
 }
 
 /// Serves `routes` on `address` as a task of the current runtime; gives the bound address.

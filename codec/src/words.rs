@@ -41,6 +41,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn random_words_agree_with_a_look_at_each_byte() {
+        let mut seed = 7_u64;
+        for step in 0..100_000_u32 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let word = seed ^ (seed >> 29);
+            let (byte, bound) = ((seed >> 56) as u8, (step % 0x81) as u8);
+            let bytes = word.to_le_bytes();
+            assert_eq!(any(&bytes, |word| below(word, bound)), bytes.iter().any(|b| *b < bound));
+            assert_eq!(any(&bytes, |word| equal(word, byte)), bytes.contains(&byte));
+        }
+    }
+
+    #[test]
     fn one_byte_is_found_wherever_it_is_and_nothing_else_is() {
         let sought = |byte: u8| byte < 0x20 || byte == b'"' || byte >= 0x80;
         let found = |word| below(word, 0x20) | equal(word, b'"') | word;

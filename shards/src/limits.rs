@@ -53,7 +53,7 @@ pub const DEDUP_IDS: usize = 1024;
 /// How long an id is remembered.
 pub const DEDUP_MS: u64 = 10 * 60 * 1000;
 /// Ids remembered per shard: 40 B each, with their index, in a full window, and up to 290 B where a
-/// sender has just one; 48 B more where the protocol's answer names the message. At the cap a
+/// sender has just one; 24 B more where the protocol's answer names the message. At the cap a
 /// sender's new id displaces his own oldest.
 pub const DEDUP_SHARD_IDS: usize = 1 << 20;
 /// Ids remembered for the publish door per shard.

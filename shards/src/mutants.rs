@@ -30,6 +30,10 @@ pub enum Mutant {
     FirstMemberSafe,
     /// An acknowledgement finishes the oldest delivery, whatever its id.
     AckAnything,
+    /// Answers that have an order are given as they come.
+    AnswerOutOfOrder,
+    /// A push that is given up is taken out of the store, too.
+    GiveUpForGood,
 }
 
 #[cfg(feature = "sim")]

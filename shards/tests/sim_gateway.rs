@@ -53,6 +53,8 @@ fn every_fault_was_met(reports: &[Report]) {
         ("failed writes", sum(|r| r.store_writes_failed)),
         ("full store queues", sum(|r| r.store_refused)),
         ("full mesh rings", sum(|r| r.mesh_full)),
+        ("pushes given up", sum(|r| r.given_up)),
+        ("late acknowledgements", sum(|r| r.acknowledged_late)),
         ("dead letters", sum(|r| r.dead_letters as u64)),
     ] {
         println!("{what}: {count}");

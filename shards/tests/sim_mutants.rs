@@ -63,6 +63,8 @@ mutants! {
     finds_ignored_store_error: IgnoreStoreError;
     finds_first_member_safe: FirstMemberSafe;
     finds_ack_of_anything: AckAnything;
+    finds_answers_out_of_order: AnswerOutOfOrder;
+    finds_giving_up_for_good: GiveUpForGood;
 }
 
 const SEEDS: u64 = 1_000;

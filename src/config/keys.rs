@@ -403,7 +403,7 @@ section! {
         http_timeout_ms: u64 = 5000, Kind::Integer(100, 60_000, "ms");
         /// Whether the role of the login goes with the request.
         http_forward_role: ForwardRole = "when_present", Kind::Choice(ForwardRole::NAMES);
-        /// Logins verified at once, and as many of the HTTP login unless mode is "local".
+        /// Logins verified at once.
         threads: u16 = 2, Kind::Integer(1, 256, "threads");
         /// Logins of all shards that may wait for one of them; more are told to try again.
         queue: u32 = 1024, Kind::Integer(1, 1_048_576, "logins");

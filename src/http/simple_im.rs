@@ -38,7 +38,7 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use codec::TenantId;
 use storage::accounts::{Accounts, TokenRecord};
-use storage::auth::{Judges, Verified};
+use storage::auth::{Authenticator, Verified};
 use storage::{AuthRequest, AuthVerdict, Proof, StoreError, TenantRef};
 use tokio::sync::{Mutex as TurnMutex, Semaphore};
 
@@ -88,8 +88,8 @@ impl Settings {
 struct Shared {
     /// One call at a time, in the order they came: one blocking thread.
     accounts: Arc<TurnMutex<Box<dyn Accounts>>>,
-    /// Decide about passwords, where not the accounts do.
-    judges: Option<Arc<Judges>>,
+    /// Decides about passwords, where not the accounts do.
+    judge: Option<Arc<Mutex<Box<dyn Authenticator>>>>,
     /// Whose accounts these are.
     tenant: TenantId,
     /// Tells users who are there of what is changed here.
@@ -109,7 +109,7 @@ type Read = HashMap<Box<[u8]>, Box<[u64]>>;
 impl Face {
     pub(crate) fn new(
         accounts: Box<dyn Accounts>,
-        judges: Option<Judges>,
+        judge: Option<Box<dyn Authenticator>>,
         verified: Verified,
         gateway: Arc<dyn Gateway>,
         settings: Settings,
@@ -117,10 +117,10 @@ impl Face {
         Self(Arc::new(Shared {
             tenant: accounts.tenant(),
             accounts: Arc::new(TurnMutex::new(accounts)),
+            judge: judge.map(|judge| Arc::new(Mutex::new(judge))),
             gateway,
             turns: Semaphore::new(CALLS_MAX),
-            passwords: judges.as_ref().map_or_else(Passwords::new, |j| Passwords::of(j.count())),
-            judges: judges.map(Arc::new),
+            passwords: Passwords::new(),
             verified: Arc::new(verified),
             settings,
             read: Mutex::default(),
@@ -155,10 +155,9 @@ impl Face {
         }
     }
 
-    /// What the judges say about a password, in its turn unless it passed a short while ago;
-    /// `None`: it is the accounts' to say.
+    /// What the judge says about a password, in its turn; `None`: it is the accounts' to say.
     async fn verdict(&self, name: &str, password: &str) -> Result<Option<AuthVerdict>, Answer> {
-        let Some(judges) = self.0.judges.clone() else { return Ok(None) };
+        let Some(judge) = self.0.judge.clone() else { return Ok(None) };
         let request = AuthRequest {
             token: 0,
             realm: 0,
@@ -169,10 +168,10 @@ impl Face {
             role: None,
             taken: false,
         };
-        if let Some(verdict) = judges.known(&request) {
-            return Ok(Some(verdict));
-        }
-        self.0.passwords.run(move || judges.authenticate(&request)).await.map(Some)
+        let asked = self.0.passwords.run(move || {
+            judge.lock().unwrap_or_else(PoisonError::into_inner).authenticate(&request)
+        });
+        asked.await.map(Some)
     }
 
     /// What a token stands for; `None`: nothing. An error is no verdict about it.

@@ -6,7 +6,6 @@
 
 mod cache;
 mod http;
-mod judges;
 mod local;
 mod open;
 mod tokens;
@@ -14,7 +13,6 @@ mod verified;
 
 pub(crate) use cache::{Generation, LoginCache, LoginKey};
 pub use http::{ForwardRole, HttpConfig, HttpConfigError, UserCentre};
-pub use judges::Judges;
 pub use local::{Local, hash_password, verify_password};
 pub use open::{FIRST_ID, Open, OpenIds, numeric_suffix};
 pub use tokens::{NoPassword, Tokens};

@@ -135,3 +135,34 @@ pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
     }
     out.extend_from_slice(rest);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_written_the_same_way_wherever_it_stands() {
+        let bytes = (0..=u8::MAX).flat_map(|byte| [1, 3, 8, 9, 31].map(|len| (byte, len)));
+        for (byte, len) in bytes {
+            let (single, double) = match byte {
+                b'"' => (&b"\\\""[..], &b"'"[..]),
+                b'\\' => (&b"\\\\"[..], &b"\\"[..]),
+                0 => (&b"\\0"[..], &b"\0"[..]),
+                b'\t' => (&b"\\t"[..], &b"\t"[..]),
+                b'\n' => (&b"\\n"[..], &b"\n"[..]),
+                b'\r' => (&b"\\r"[..], &b"\r"[..]),
+                _ => (&[byte][..], &[byte][..]),
+            };
+            for at in 0..len {
+                let (before, behind) = (vec![b'x'; at], vec![b'y'; len - at - 1]);
+                let text = [&before[..], &[byte], &behind].concat();
+                for (brackets, expected) in [(false, single), (true, double)] {
+                    let mut out = Vec::new();
+                    Emitter::new("m", brackets, &mut out).text("c", &text);
+                    let said = [&b" c = \""[..], &before, expected, &behind, b"\""].concat();
+                    assert!(out.ends_with(&said), "{byte} at {at} of {len}: {out:?}");
+                }
+            }
+        }
+    }
+}

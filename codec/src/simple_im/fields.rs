@@ -114,11 +114,7 @@ impl<'s, 'a> Fields<'s, 'a> {
     /// characters, which some clients cannot write and others write without an escape.
     pub(super) fn name(&self, field: Field) -> Result<&'a [u8], WireError> {
         let (name, span) = self.raw(field)?;
-        let special =
-            |word| below(word, b' ') | equal(word, b'"') | equal(word, b'\\') | equal(word, DELETE);
-        let fits = (1..=NAME_MAX).contains(&name.len())
-            && !words::any(name, special)
-            && (!words::any(name, |word| word) || simdutf8::basic::from_utf8(name).is_ok());
+        let fits = (1..=NAME_MAX).contains(&name.len()) && is_sayable(name);
         if fits { Ok(name) } else { Err(self.wrong(span)) }
     }
 
@@ -154,9 +150,35 @@ impl<'s, 'a> Fields<'s, 'a> {
     }
 }
 
+/// UTF-8 without what ends a text or begins an escape, and without control characters.
+fn is_sayable(name: &[u8]) -> bool {
+    let special =
+        |word| below(word, b' ') | equal(word, b'"') | equal(word, b'\\') | equal(word, DELETE);
+    !words::any(name, special)
+        && (!words::any(name, |word| word) || simdutf8::basic::from_utf8(name).is_ok())
+}
+
 /// The control character above all others of ASCII.
 const DELETE: u8 = 0x7f;
 
 fn missing(offset: usize) -> WireError {
     WireError::new(Malformed::Field, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_name_may_hold_does_not_depend_on_where_it_stands() {
+        for (len, byte) in (1..20).flat_map(|len| (0..=u8::MAX).map(move |byte| (len, byte))) {
+            let expected = byte.is_ascii() && !matches!(byte, ..b' ' | b'"' | b'\\' | 0x7f);
+            for at in 0..len {
+                let mut name = vec![b'x'; len];
+                name[at] = byte;
+                assert_eq!(is_sayable(&name), expected, "{byte} at {at} of {len}");
+            }
+        }
+        assert!(is_sayable("Zoë".as_bytes()) && is_sayable("Zoë, and so on".as_bytes()));
+    }
 }

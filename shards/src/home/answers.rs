@@ -13,6 +13,7 @@ use crate::home::outcome::Outcome;
 use crate::home::session::Kind;
 use crate::io::{Now, Slot};
 use crate::limits::{DOOR_DEADLINE_MS, DOOR_OUTSTANDING};
+use crate::mutants::{self, Mutant};
 
 /// What the answer to a publish says of it.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +88,8 @@ impl AnswerQueue {
 
     /// Takes a request out of the queue; `false`: it is not the oldest.
     fn pop(&mut self, number: u32) -> bool {
-        let oldest = number == self.first && self.entries.pop_front().is_some();
+        let next = number == self.first || mutants::on(Mutant::AnswerOutOfOrder);
+        let oldest = next && self.entries.pop_front().is_some();
         self.first = self.first.wrapping_add(oldest.into());
         oldest
     }

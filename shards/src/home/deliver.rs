@@ -200,6 +200,10 @@ impl Home {
     ) {
         let Some(index) = self.session(slot).map(|session| session.user) else { return };
         for &seq in silent {
+            if mutants::on(Mutant::GiveUpForGood) {
+                let user = self.users.at(index).key;
+                fx.store(Request::Delete { user, seq });
+            }
             if !self.let_go(index, slot, seq)
                 && let Some(session) = self.session(slot)
                 && let Some(flight) = session.flights.iter_mut().find(|flight| flight.seq == seq)

@@ -6,7 +6,7 @@
 //! Owns: the names looked up lately, and the publishes that wait for one. Never: routing.
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
+use std::hash::{Hash, Hasher, RandomState};
 
 use codec::{Destination, Failure, MessageId, Publish, TenantId};
 use hashbrown::{Equivalent, HashMap};
@@ -84,8 +84,7 @@ impl Equivalent<Owned> for Named<&[u8]> {
 /// The names that this shard's users address.
 #[derive(Debug)]
 pub(crate) struct Names {
-    /// Under a quick hash with a random seed: who made names collide would only make this slow.
-    entries: HashMap<Owned, Entry>,
+    entries: HashMap<Owned, Entry, RandomState>,
     look_ups: Slab<Owned>,
     /// Publishes waiting for all names together.
     parked: usize,

@@ -555,6 +555,9 @@ impl Home {
     ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
         let (old, id) = (std::mem::replace(&mut pending.slot, slot), pending.publish.id);
+        if number.is_none() {
+            pending.publish.receipt = None;
+        }
         let left = match &mut pending.origin {
             Origin::User { numbers, .. } => {
                 let left = if old == slot { Numbers::new() } else { std::mem::take(numbers) };

@@ -8,13 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use codec::binary::client::{self as binary, ServerPacket, Tail};
-use codec::{GroupId, MessageId, PublishKind, UserId};
+use codec::{MessageId, PublishKind};
 use shards::io::Now;
 use shards::io::sim::{ClientId, Rng, SimNet};
 
-use super::oracle::{Oracle, To, id_of};
+use super::oracle::{Draft, Oracle, To, id_of};
 use super::plan::{Acks, GHOST, Layout, Profile, USERS};
+use super::speech::{self, Heard};
 use super::wire::{Incoming, Transport, Wire};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,15 @@ pub struct Cx<'a> {
     pub groups: &'a BTreeMap<u32, Vec<u32>>,
 }
 
+/// A push that is to be acknowledged.
+#[derive(Debug)]
+struct Debt {
+    index: usize,
+    kind: PublishKind,
+    /// As it was pushed.
+    id: MessageId,
+}
+
 pub struct Client {
     pub profile: Profile,
     rng: Rng,
@@ -40,8 +49,8 @@ pub struct Client {
     wire: Wire,
     /// Published and not acknowledged: when it was last sent.
     unacked: BTreeMap<usize, Now>,
-    /// Acknowledgements it owes: (when, message, in which form).
-    owed: Vec<(Now, usize, PublishKind)>,
+    /// Acknowledgements it owes, and when.
+    owed: Vec<(Now, Debt)>,
     reconnect_at: Now,
     /// Upgrade and login must be over by then.
     patience: Now,
@@ -112,7 +121,7 @@ impl Client {
         if self.phase == Phase::Away {
             return self.reconnect_at;
         }
-        let owed = self.owed.iter().map(|(at, ..)| *at).min().unwrap_or(NEVER);
+        let owed = self.owed.iter().map(|(at, _)| *at).min().unwrap_or(NEVER);
         let resend = match self.phase {
             Phase::Online => self.unacked.values().min().map_or(NEVER, |at| at.plus_ms(RESEND_MS)),
             _ => NEVER,
@@ -143,34 +152,24 @@ impl Client {
             (Layout::Door, _) => LISTENER_DOOR,
             (_, Transport::Ws) => LISTENER_WS,
             (_, Transport::Tcp) => LISTENER_TCP,
+            (_, Transport::Varint) => LISTENER_NAMED,
         };
         self.conn = cx.net.connect(listener);
         let user = (layout != Layout::Door).then_some(user);
-        cx.oracle.connected(self.conn, user, matches!(layout, Layout::Terminal(_)));
+        cx.oracle.connected(self.conn, user, layout);
         self.wire = Wire::new(transport);
         self.patience = now.plus_ms(PATIENCE_MS);
         cx.net.client_send(self.conn, &self.wire.hello());
         match (layout, transport) {
             (Layout::Door, _) => self.online(cx),
             (_, Transport::Ws) => self.phase = Phase::Upgrading,
-            (_, Transport::Tcp) => self.greet(cx),
+            (_, Transport::Tcp | Transport::Varint) => self.greet(cx),
         }
     }
 
     fn greet(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Greeting;
-        let user = self.profile.user;
-        let password = user + u32::from(self.profile.wrong_password);
-        let tail = match self.profile.layout {
-            Layout::Plain | Layout::Door => Tail::Plain,
-            Layout::Role => Tail::Role(b'2'),
-            Layout::Terminal(client) => Tail::Terminal { role: 2, client },
-        };
-        let (name, password) = (format!("u{user}"), format!("p{password}"));
-        let mut packet = Vec::new();
-        binary::connect(name.as_bytes(), password.as_bytes(), tail, &mut packet)
-            .expect("names are short");
-        self.send(&packet, cx);
+        self.send(&speech::login(&self.profile), cx);
         if self.profile.pipelines {
             self.send_unacked(cx);
             if self.profile.publishes > 0 {
@@ -217,8 +216,8 @@ impl Client {
     fn incoming(&mut self, incoming: Incoming, cx: &mut Cx<'_>) {
         match incoming {
             Incoming::Upgraded => self.greet(cx),
-            Incoming::Packet(packet) => match binary::decode_server(&packet) {
-                Ok(packet) => self.packet(packet, cx),
+            Incoming::Packet(packet) => match speech::hear(self.profile.layout, &packet) {
+                Ok(heard) => self.heard(heard, cx),
                 Err(error) => cx.oracle.violated(format!("{:?}: {error}", self.conn)),
             },
             Incoming::Close(code) => {
@@ -230,46 +229,38 @@ impl Client {
         }
     }
 
-    fn packet(&mut self, packet: ServerPacket<'_>, cx: &mut Cx<'_>) {
-        match packet {
-            ServerPacket::ConnectAck(code) => self.connect_ack(code, cx),
-            ServerPacket::Push { id, body } => self.pushed(None, &id, body, cx),
-            ServerPacket::GroupPush { group, id, body } => {
-                self.pushed(Some(group.0), &id, body, cx);
-            }
-            ServerPacket::PublishAck(kind, id) => {
+    fn heard(&mut self, heard: Heard, cx: &mut Cx<'_>) {
+        match heard {
+            Heard::LoggedIn(holds) => self.logged_in(holds, cx),
+            Heard::Push { group, id, body } => self.pushed(group, &id, &body, cx),
+            Heard::Acked(kind, id) => {
                 cx.oracle.publish_acked(self.conn, kind, &id);
-                self.unacked.retain(|index, _| id_of(*index) != id.as_bytes());
+                self.is_over(&id);
             }
-            ServerPacket::Ping if self.profile.answers_pings => {
-                let mut packet = Vec::new();
-                binary::ping_resp(&mut packet);
-                self.send(&packet, cx);
+            Heard::NotNow(id) => cx.oracle.publish_failed(self.conn, &id),
+            Heard::NotAllowed(id) => {
+                cx.oracle.publish_refused(self.conn, &id);
+                self.is_over(&id);
             }
-            ServerPacket::Ping => {}
-            ServerPacket::Disconnect | ServerPacket::Logout => {
-                // Somebody else is this terminal now: leaves it to him for a while.
-                let known = matches!(self.profile.layout, Layout::Terminal(_));
-                if (packet == ServerPacket::Logout) != known {
-                    cx.oracle.violated(format!("{:?} was told {packet:?}", self.profile));
-                }
-                self.leave(8_000, cx);
+            Heard::Ping if self.profile.answers_pings => {
+                self.send(&speech::pong(self.profile.layout), cx);
             }
-            ServerPacket::Invalid => {
-                cx.oracle.violated(format!("{:?}: our packet was called invalid", self.conn));
-            }
+            // Leaves the terminal to whoever it is now, for a while.
+            Heard::Replaced => self.leave(8_000, cx),
+            Heard::Ping | Heard::Goodbye => {}
         }
     }
 
-    fn connect_ack(&mut self, code: u8, cx: &mut Cx<'_>) {
-        let expected = match self.profile.wrong_password {
-            true => codec::binary::code::BAD_CREDENTIALS,
-            false => codec::binary::code::ACCEPTED,
-        };
-        if code != expected || self.phase != Phase::Greeting {
-            cx.oracle.violated(format!("CONNECT_ACK {code} in {}", self.state()));
+    /// The message needs not be sent again.
+    fn is_over(&mut self, id: &MessageId) {
+        self.unacked.retain(|index, _| id_of(*index) != id.as_bytes());
+    }
+
+    fn logged_in(&mut self, holds: bool, cx: &mut Cx<'_>) {
+        if holds == self.profile.wrong_password || self.phase != Phase::Greeting {
+            cx.oracle.violated(format!("a login that holds ({holds}) in {}", self.state()));
         }
-        if code == codec::binary::code::ACCEPTED {
+        if holds {
             self.online(cx);
         } else {
             self.leave(20_000, cx);
@@ -286,21 +277,17 @@ impl Client {
             return self.leave(1_000, cx);
         }
         let kind = group.map_or(PublishKind::User, |_| PublishKind::Group);
+        let debt = Debt { index, kind, id: *id };
         match self.profile.acks {
-            Acks::AtOnce => self.acknowledge(index, kind, cx),
-            Acks::Shuffled(ms) => {
-                let at = now.plus_ms(self.rng.below(ms));
-                self.owed.push((at, index, kind));
-            }
+            Acks::AtOnce => self.acknowledge(&debt, cx),
+            Acks::Shuffled(ms) => self.owed.push((now.plus_ms(self.rng.below(ms)), debt)),
             Acks::Never => {}
         }
     }
 
-    fn acknowledge(&mut self, index: usize, kind: PublishKind, cx: &mut Cx<'_>) {
-        cx.oracle.receipt(self.conn, index, cx.net.now());
-        let mut packet = Vec::new();
-        binary::ack(kind, &MessageId::from(id_of(index)), &mut packet);
-        self.send(&packet, cx);
+    fn acknowledge(&mut self, debt: &Debt, cx: &mut Cx<'_>) {
+        cx.oracle.receipt(self.conn, debt.index, cx.net.now());
+        self.send(&speech::ack(self.profile.layout, debt.kind, &debt.id), cx);
     }
 
     fn timers(&mut self, now: Now, cx: &mut Cx<'_>) {
@@ -310,9 +297,9 @@ impl Client {
         if now >= self.freeze_at {
             self.toggle_freeze(now, cx);
         }
-        while let Some(due) = self.owed.iter().position(|(at, ..)| *at <= now) {
-            let (_, index, kind) = self.owed.swap_remove(due);
-            self.acknowledge(index, kind, cx);
+        while let Some(due) = self.owed.iter().position(|(at, _)| *at <= now) {
+            let (_, debt) = self.owed.swap_remove(due);
+            self.acknowledge(&debt, cx);
         }
         if self.phase != Phase::Online {
             return;
@@ -372,9 +359,15 @@ impl Client {
             1 => 200 + self.rng.index(2_500),
             _ => self.rng.index(60),
         };
-        let body = (0..len).map(|_| self.rng.next_u64() as u8).collect();
         let poison = matches!(to, To::User(_)) && self.rng.chance(60_000);
-        let index = cx.oracle.compose(from, to, poison, body);
+        let text = cx.oracle.next_text();
+        let letter = |rng: &mut Rng| b'a' + rng.below(26) as u8;
+        let body = match text {
+            None => (0..len).map(|_| self.rng.next_u64() as u8).collect(),
+            Some(text) => text.bytes().chain((0..len).map(|_| letter(&mut self.rng))).collect(),
+        };
+        let by_name = self.profile.layout == Layout::Named;
+        let index = cx.oracle.compose(Draft { from, by_name, to, poison, body });
         self.transmit(index, cx);
     }
 
@@ -383,7 +376,7 @@ impl Client {
         match self.rng.below(20) {
             0 => To::User(GHOST),
             1..=3 => To::Group(group),
-            4 => {
+            4 if self.profile.layout != Layout::Named => {
                 let users = (1..=USERS).filter(|_| self.rng.chance(500_000)).collect();
                 To::Part(group, users)
             }
@@ -394,18 +387,7 @@ impl Client {
     fn transmit(&mut self, index: usize, cx: &mut Cx<'_>) {
         self.unacked.insert(index, cx.net.now());
         cx.oracle.transmitted(self.conn, index);
-        let record = cx.oracle.record(index);
-        let (id, body) = (MessageId::from(id_of(index)), &record.body);
-        let mut packet = Vec::new();
-        match &record.to {
-            To::User(user) => binary::publish(UserId(*user), &id, body, &mut packet),
-            To::Group(group) => binary::group_publish(GroupId(*group), &id, body, &mut packet),
-            To::Part(group, users) => {
-                let users: Vec<_> = users.iter().map(|&user| UserId(user)).collect();
-                binary::group_part_publish(GroupId(*group), &id, &users, body, &mut packet)
-            }
-        }
-        .expect("bodies are short");
+        let packet = speech::publish(self.profile.layout, cx.oracle.record(index), index);
         self.send(&packet, cx);
     }
 
@@ -442,6 +424,7 @@ impl Client {
 pub const LISTENER_WS: u8 = 0;
 pub const LISTENER_TCP: u8 = 1;
 pub const LISTENER_DOOR: u8 = 2;
+pub const LISTENER_NAMED: u8 = 3;
 
 const NEVER: Now = Now(u64::MAX);
 /// A publish is repeated when it is not acknowledged for so long.

@@ -15,5 +15,6 @@ pub mod client;
 pub mod disk;
 pub mod oracle;
 pub mod plan;
+pub mod speech;
 pub mod wire;
 pub mod world;

@@ -11,7 +11,7 @@ use shards::io::Now;
 use shards::io::sim::ClientId;
 
 use super::disk::{Content, Disk};
-use super::plan::GHOST;
+use super::plan::{GHOST, Layout, Plan};
 
 /// Whom a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,23 @@ impl To {
     }
 }
 
+/// A message as its sender makes it.
+pub struct Draft {
+    /// `None`: the door.
+    pub from: Option<u32>,
+    /// See [`Layout::Named`].
+    pub by_name: bool,
+    pub to: To,
+    pub poison: bool,
+    pub body: Vec<u8>,
+}
+
 /// One message of one sender.
 #[derive(Debug)]
 pub struct Record {
     /// `None`: the door.
     pub from: Option<u32>,
+    by_name: bool,
     pub to: To,
     pub body: Vec<u8>,
     pub poison: bool,
@@ -59,22 +71,34 @@ pub struct Record {
 #[derive(Debug)]
 struct Log {
     user: Option<u32>,
-    /// It understands group messages in their own form.
-    group_form: bool,
+    layout: Layout,
     /// Messages in the order of their first push.
     seen: Vec<usize>,
     /// Pushes of each, and when it was acknowledged.
     pushes: BTreeMap<usize, (u32, Option<Now>)>,
     /// It did not read for a while: old copies may come late.
     froze: bool,
-    /// The door: what it sent, not answered yet.
+    /// Where answers have an order: what it sent, not answered yet.
     unanswered: Vec<usize>,
+}
+
+impl Log {
+    /// It understands group messages in their own form.
+    fn group_form(&self) -> bool {
+        matches!(self.layout, Layout::Terminal(_) | Layout::Named)
+    }
+
+    fn is_answered_in_order(&self) -> bool {
+        matches!(self.layout, Layout::Door | Layout::Named)
+    }
 }
 
 pub struct Oracle {
     groups: BTreeMap<u32, Vec<u32>>,
     disk: Disk,
     strict: bool,
+    /// Clients of several protocols: bodies are texts that begin with their message's number.
+    mixed: bool,
     /// A client may have to send a message again although nothing failed.
     may_be_late: bool,
     /// Pushes of one message on one connection at most.
@@ -89,11 +113,12 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(groups: &BTreeMap<u32, Vec<u32>>, disk: &Disk, strict: bool) -> Self {
+    pub fn new(plan: &Plan, disk: &Disk) -> Self {
         Self {
-            groups: groups.clone(),
+            groups: plan.groups.clone(),
             disk: disk.clone(),
-            strict,
+            strict: plan.strict,
+            mixed: plan.profiles.iter().any(|profile| profile.layout == Layout::Named),
             may_be_late: false,
             pushes_max: u32::MAX,
             echo_ms: None,
@@ -136,10 +161,10 @@ impl Oracle {
         self.records.iter().map(|record| record.transmissions.saturating_sub(1)).sum()
     }
 
-    pub fn connected(&mut self, id: ClientId, user: Option<u32>, group_form: bool) {
+    pub fn connected(&mut self, id: ClientId, user: Option<u32>, layout: Layout) {
         let log = Log {
             user,
-            group_form,
+            layout,
             seen: Vec::new(),
             pushes: BTreeMap::new(),
             froze: false,
@@ -161,11 +186,18 @@ impl Oracle {
         }
     }
 
+    /// What the body of the next message begins with, where it has to be a text.
+    pub fn next_text(&self) -> Option<String> {
+        self.mixed.then(|| format!("{:0TEXT$x}", self.records.len()))
+    }
+
     /// A new message; its number is its id.
-    pub fn compose(&mut self, from: Option<u32>, to: To, poison: bool, body: Vec<u8>) -> usize {
+    pub fn compose(&mut self, draft: Draft) -> usize {
+        let Draft { from, by_name, to, poison, body } = draft;
         let recipients = self.recipients(from, &to);
         let record = Record {
             from,
+            by_name,
             to,
             body,
             poison,
@@ -188,8 +220,9 @@ impl Oracle {
         record.transmissions += 1;
         record.first_sent_on.get_or_insert(id);
         let again = record.transmissions > 1;
-        if record.from.is_none() {
-            self.log(id).unanswered.push(index);
+        let log = self.log(id);
+        if log.is_answered_in_order() {
+            log.unanswered.push(index);
         }
         if again && self.strict && !self.may_be_late {
             self.violated(format!("message {index} had to be sent again without a fault"));
@@ -197,7 +230,7 @@ impl Oracle {
     }
 
     /// The gateway acknowledges a publish: it must be safe now.
-    pub fn publish_acked(&mut self, id: ClientId, kind: PublishKind, message: &MessageId) {
+    pub fn publish_acked(&mut self, id: ClientId, kind: Option<PublishKind>, message: &MessageId) {
         let Some(index) = self.index_of(message) else {
             return self.violated(format!("{id:?} got an ack for {message:?}, which nobody sent"));
         };
@@ -205,19 +238,40 @@ impl Oracle {
         let record = &mut self.records[index];
         record.acks += 1;
         let (acks, sent) = (record.acks, record.transmissions);
-        if record.from != user || record.to.kind() != kind {
+        if record.from != user || kind.is_some_and(|kind| record.to.kind() != kind) {
             return self.violated(format!("{id:?} got a strange ack {kind:?} for {index}"));
         }
         if acks > sent {
             return self.violated(format!("message {index}: {acks} acks, sent {sent} times"));
         }
-        if user.is_none() {
-            self.door_answered(id, index);
-        }
+        self.answered(id, index);
         let disk = self.disk.clone();
         if let Some(user) = self.unsafe_for(index, &disk.content()) {
             let text = format!("message {index} was acknowledged, not safe for user {user}");
             self.violated(text);
+        }
+    }
+
+    /// The gateway does not take a publish over at the moment.
+    pub fn publish_failed(&mut self, id: ClientId, message: &MessageId) {
+        match self.index_of(message) {
+            Some(index) => self.answered(id, index),
+            None => self.violated(format!("{message:?} failed, which nobody sent")),
+        }
+    }
+
+    /// The gateway will never take a publish over: its sender is not in the group.
+    pub fn publish_refused(&mut self, id: ClientId, message: &MessageId) {
+        let Some(index) = self.index_of(message) else {
+            return self.violated(format!("{message:?} was refused, which nobody sent"));
+        };
+        self.answered(id, index);
+        let record = &mut self.records[index];
+        record.acks += 1;
+        let group = record.to.group().and_then(|group| self.groups.get(&group));
+        let is_member = record.from.is_none_or(|from| group.is_none_or(|m| m.contains(&from)));
+        if is_member {
+            self.violated(format!("message {index} was refused"));
         }
     }
 
@@ -230,7 +284,7 @@ impl Oracle {
         body: &[u8],
         now: Now,
     ) -> Option<usize> {
-        let Some(index) = self.index_of(message) else {
+        let Some(index) = self.index_of_push(message, body) else {
             self.violated(format!("{id:?} got {message:?}, which nobody sent"));
             return None;
         };
@@ -252,13 +306,16 @@ impl Oracle {
         let log = self.logs.get_mut(&id).ok_or("the connection is unknown")?;
         let record = &self.records[index];
         let user = log.user.ok_or("the door is pushed nothing")?;
-        if !record.recipients.contains_key(&user) {
+        // Other terminals of who speaks to a group by name hear what he says, as a courtesy.
+        let by_him = record.by_name && record.from == Some(user) && record.to.group().is_some();
+        let is_echo = by_him && record.first_sent_on != Some(id);
+        if !record.recipients.contains_key(&user) && !is_echo {
             return Err(format!("it is not for user {user}"));
         }
         if record.body != body {
             return Err("the body is another".to_owned());
         }
-        if group != record.to.group().filter(|_| log.group_form) {
+        if group != record.to.group().filter(|_| log.group_form()) {
             return Err(format!("its form names the group {group:?}"));
         }
         let (pushes, acked) = log.pushes.entry(index).or_insert((0, None));
@@ -392,13 +449,16 @@ impl Oracle {
             .map(|(u, _)| *u)
     }
 
-    /// The door is answered in the order of its requests.
-    fn door_answered(&mut self, id: ClientId, index: usize) {
+    /// Where answers have an order, it is that of the requests.
+    fn answered(&mut self, id: ClientId, index: usize) {
         let log = self.log(id);
+        if !log.is_answered_in_order() {
+            return;
+        }
         if log.unanswered.first() == Some(&index) {
             log.unanswered.remove(0);
         } else {
-            self.violated(format!("the door answered {index} out of order"));
+            self.violated(format!("{id:?}: {index} was answered out of order"));
         }
     }
 
@@ -421,12 +481,25 @@ impl Oracle {
         self.logs.get_mut(&id).expect("connected before")
     }
 
+    /// Clients of another protocol than the sender's see an id of the gateway's.
+    fn index_of_push(&self, message: &MessageId, body: &[u8]) -> Option<usize> {
+        if !self.mixed {
+            return self.index_of(message);
+        }
+        let text = std::str::from_utf8(body.get(..TEXT)?).ok()?;
+        let index = usize::from_str_radix(text, 16).ok()?;
+        (index < self.records.len()).then_some(index)
+    }
+
     fn index_of(&self, message: &MessageId) -> Option<usize> {
         let text = std::str::from_utf8(message.as_bytes()).ok()?;
         let index = usize::from_str_radix(text, 16).ok()?;
         (index < self.records.len()).then_some(index)
     }
 }
+
+/// Digits of a message's number in its body.
+const TEXT: usize = 8;
 
 /// The id of a message: its number in 32 hexadecimal digits.
 pub fn id_of(index: usize) -> [u8; MESSAGE_ID] {

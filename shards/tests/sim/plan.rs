@@ -38,6 +38,9 @@ pub enum Layout {
     Terminal(u8),
     /// The back end's door: no login.
     Door,
+    /// Speaks another protocol: calls users and groups by name, is answered in the order of its
+    /// requests, and acknowledges by the gateway's ids.
+    Named,
 }
 
 /// When a client acknowledges a push.
@@ -202,7 +205,8 @@ fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
             Layout::Terminal(kind) => Layout::Terminal(kind + 1),
             _ => Layout::Terminal(9),
         };
-        profiles.push(Profile { layout, ..profile(user, strict, rng) });
+        let transport = if rng.chance(200_000) { Transport::Tcp } else { Transport::Ws };
+        profiles.push(Profile { layout, transport, ..profile(user, strict, rng) });
     }
     profiles.push(Profile {
         transport: Transport::Tcp,
@@ -219,14 +223,19 @@ fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
 }
 
 fn profile(user: u32, strict: bool, rng: &mut Rng) -> Profile {
-    let layout = match rng.below(4) {
+    let layout = match rng.below(6) {
         0 => Layout::Plain,
         1 => Layout::Role,
+        2 | 3 => Layout::Named,
         _ => Layout::Terminal(1 + rng.below(3) as u8),
     };
     let mut profile = Profile::new(user, layout);
     profile.pipelines = rng.chance(400_000);
-    profile.transport = if rng.chance(200_000) { Transport::Tcp } else { Transport::Ws };
+    profile.transport = match layout {
+        Layout::Named => Transport::Varint,
+        _ if rng.chance(200_000) => Transport::Tcp,
+        _ => Transport::Ws,
+    };
     profile.window = *rng.pick(&[1, 4, 16]);
     profile.acks = if rng.chance(500_000) { Acks::AtOnce } else { Acks::Shuffled(30) };
     if strict {

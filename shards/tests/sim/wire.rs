@@ -1,4 +1,4 @@
-//! A client's framing: WebSocket, or lengths on a byte stream.
+//! A client's framing: WebSocket, or lengths of either kind on a byte stream.
 //!
 //! Written apart from the gateway's own, from RFC 6455, so that a mistake made on both sides does
 //! not cancel itself out; and strict about everything the gateway may not send.
@@ -8,7 +8,10 @@ use shards::io::sim::Rng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Ws,
+    /// Lengths of four bytes.
     Tcp,
+    /// Lengths as varints, which is how protobuf streams have them.
+    Varint,
 }
 
 /// What has come from the gateway.
@@ -30,14 +33,14 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(transport: Transport) -> Self {
-        Self { transport, upgraded: transport == Transport::Tcp, input: Vec::new() }
+        Self { transport, upgraded: transport != Transport::Ws, input: Vec::new() }
     }
 
     /// What the client sends first.
     pub fn hello(&self) -> Vec<u8> {
         match self.transport {
             Transport::Ws => REQUEST.to_vec(),
-            Transport::Tcp => Vec::new(),
+            Transport::Tcp | Transport::Varint => Vec::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Wire {
             (Transport::Ws, false) => self.next_upgrade(),
             (Transport::Ws, true) => self.next_frame(),
             (Transport::Tcp, _) => Ok(self.next_stream()),
+            (Transport::Varint, _) => Ok(self.next_varint()),
         }
     }
 
@@ -60,6 +64,15 @@ impl Wire {
         match self.transport {
             Transport::Tcp => {
                 out.extend((packet.len() as u32).to_be_bytes());
+                out.extend(packet);
+            }
+            Transport::Varint => {
+                let mut len = packet.len();
+                while len >= 0x80 {
+                    out.push(len as u8 | 0x80);
+                    len >>= 7;
+                }
+                out.push(len as u8);
                 out.extend(packet);
             }
             Transport::Ws if packet.len() > 1 && rng.chance(50_000) => {
@@ -139,6 +152,15 @@ impl Wire {
         let len = u32::from_be_bytes(*self.input.first_chunk()?) as usize;
         let body = self.input.get(4..4 + len)?.to_vec();
         self.input.drain(..4 + len);
+        Some(Incoming::Packet(body))
+    }
+
+    fn next_varint(&mut self) -> Option<Incoming> {
+        let last = self.input.iter().position(|byte| *byte < 0x80)?;
+        let sevens = self.input[..=last].iter().rev();
+        let len = sevens.fold(0, |len, byte| len << 7 | usize::from(byte & 0x7f));
+        let body = self.input.get(last + 1..last + 1 + len)?.to_vec();
+        self.input.drain(..last + 1 + len);
         Some(Incoming::Packet(body))
     }
 }

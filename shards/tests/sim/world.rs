@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use shards::config::{AckPolicy, Listener};
 use shards::io::Now;
 use shards::io::sim::{Rng, SimIo, SimNet, Stats};
+use shards::metrics::Counters;
 use shards::{Control, Identity, Mesh, Parts, Shard, ShardConfig, Snapshot};
 use storage::Store;
 
@@ -28,6 +29,9 @@ pub struct Report {
     pub store_writes_failed: u64,
     pub store_refused: u64,
     pub mesh_full: u64,
+    /// Pushes that a connection went on without, and their acknowledgements after all.
+    pub given_up: u64,
+    pub acknowledged_late: u64,
     pub dead_letters: usize,
     pub trace_hash: u64,
 }
@@ -63,7 +67,7 @@ struct World {
     crashes: u32,
     steps: u64,
     turns: u64,
-    mesh_full: u64,
+    counters: Counters,
 }
 
 struct Running {
@@ -81,7 +85,7 @@ impl World {
         let now = net.now();
         let profiles = plan.profiles.iter().cloned();
         let clients = profiles.map(|profile| Client::new(profile, rng.fork(), now)).collect();
-        let mut oracle = Oracle::new(&plan.groups, &disk, plan.strict);
+        let mut oracle = Oracle::new(&plan, &disk);
         if plan.crashes == 0 && !plan.profiles.iter().any(|profile| profile.fears_poison) {
             oracle.expect_retries(RETRIES);
         }
@@ -109,7 +113,7 @@ impl World {
             crashes: 0,
             steps: 0,
             turns: 0,
-            mesh_full: 0,
+            counters: Counters::default(),
         };
         world.start();
         world
@@ -208,7 +212,7 @@ impl World {
         {
             self.crash_at.swap_remove(due);
             self.crashes += 1;
-            self.count_mesh();
+            self.count();
             self.net.crash_all();
             self.sidecar.crash();
             self.shards.clear();
@@ -284,7 +288,7 @@ impl World {
 
     /// At rest a shard holds nothing for anybody, and no buffer of the kernel.
     fn check_figures(&mut self) {
-        self.count_mesh();
+        self.count();
         for index in 0..self.shards.len() {
             let snapshot = self.snapshot(index);
             let gauges = snapshot.gauges;
@@ -309,9 +313,10 @@ impl World {
         answer.try_recv().expect("a turn answers")
     }
 
-    fn count_mesh(&mut self) {
+    fn count(&mut self) {
         for index in 0..self.shards.len() {
-            self.mesh_full += self.snapshot(index).counters.mesh_full;
+            let counters = self.snapshot(index).counters;
+            self.counters.add(&counters);
         }
     }
 
@@ -326,7 +331,9 @@ impl World {
             stats: self.net.stats(),
             store_writes_failed: content.writes_failed,
             store_refused: self.sidecar.refused(),
-            mesh_full: self.mesh_full,
+            mesh_full: self.counters.mesh_full,
+            given_up: self.counters.given_up,
+            acknowledged_late: self.counters.acknowledged_late,
             dead_letters: content.dead_letters().count(),
             trace_hash: self.net.trace_hash(),
         }
@@ -347,6 +354,7 @@ fn config(plan: &Plan) -> ShardConfig {
     let listener = |ws: bool, layout: Layout| Listener {
         protocol: match layout {
             Layout::Door => codec::ProtocolId::BinaryPublish,
+            Layout::Named => codec::ProtocolId::ImDemo,
             _ => codec::ProtocolId::Binary,
         },
         tls: false,
@@ -359,12 +367,15 @@ fn config(plan: &Plan) -> ShardConfig {
     };
     let mut protocols = Settings::default();
     protocols.binary.retry_max = RETRIES as u8;
+    // So that pushes are given up within a run.
+    protocols.im_demo.retry_interval_ms = 700;
     ShardConfig {
         shards: plan.shards,
         listeners: vec![
             listener(true, Layout::Plain),
             listener(false, Layout::Plain),
             listener(false, Layout::Door),
+            listener(false, Layout::Named),
         ],
         protocols,
         persist_after_ms: 200,

@@ -3,12 +3,11 @@
 //! Reading removes nothing; clearing removes what the same token has read, so that a message that
 //! came in between is not lost. What a client acknowledges on its socket goes by itself.
 
-use std::io::Write as _;
+use std::sync::LazyLock;
 
 use axum::extract::State;
 use codec::simple_im::{Dialect, write_message};
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
+use flate2::{Compress, Compression, FlushCompress};
 use storage::Row;
 
 use super::answer::Answer;
@@ -112,28 +111,50 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
 }
 
 /// Compressed, without a line end: clients cut the answer there. A piece whose output has one by
-/// chance is halved, down to single bytes, which have none; each ends in FF, so that nothing begins
-/// between two.
+/// chance is halved, and byte by byte if it is small: single bytes have none. Each piece ends in FF,
+/// so that nothing begins between two.
 fn deflated(bytes: &[u8]) -> Vec<u8> {
-    let (mut out, mut pieces) = (Vec::new(), vec![bytes]);
+    let (mut out, mut deflate) = (Vec::new(), Deflate::new());
+    let mut pieces: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).rev().collect();
     while let Some(piece) = pieces.pop() {
-        let formed = deflated_piece(piece);
-        if piece.len() > 1 && has_line_end(&formed) {
+        let formed = deflate.piece(piece);
+        if !has_line_end(&formed) {
+            out.extend(formed);
+        } else if piece.len() > SMALL_PIECE_BYTES {
             let (first, second) = piece.split_at(piece.len() / 2);
             pieces.extend([second, first]);
         } else {
-            out.extend(formed);
+            piece.iter().for_each(|byte| out.extend(&SINGLE_BYTES[usize::from(*byte)]));
         }
     }
     out.extend(LAST_BLOCK);
     out
 }
 
-/// Blocks of which none is the last, flushed: behind them comes 00 00 FF FF.
-fn deflated_piece(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).and_then(|()| encoder.flush()).expect("memory takes every byte");
-    std::mem::take(encoder.get_mut())
+/// What each byte alone becomes.
+static SINGLE_BYTES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let mut deflate = Deflate::new();
+    (0..=u8::MAX).map(|byte| deflate.piece(&[byte])).collect()
+});
+
+/// One compressor for all pieces, whose tables are large.
+struct Deflate(Compress);
+
+impl Deflate {
+    fn new() -> Self {
+        Self(Compress::new(Compression::best(), false))
+    }
+
+    /// Blocks of which none is the last, flushed: behind them comes 00 00 FF FF. At most
+    /// [`PIECE_BYTES`], whose output fits into what is reserved at once.
+    fn piece(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2 * bytes.len() + 64);
+        self.0.reset();
+        let done = self.0.compress_vec(bytes, &mut out, FlushCompress::Sync);
+        let whole = self.0.total_in() == bytes.len() as u64 && out.ends_with(&FLUSHED);
+        assert!(done.is_ok() && whole, "memory takes every byte");
+        out
+    }
 }
 
 fn has_line_end(bytes: &[u8]) -> bool {
@@ -148,19 +169,53 @@ const READERS_MAX: usize = 1_000;
 const ANSWER_BYTES: usize = 32 * 1024;
 /// What a packet adds to its text.
 const PACKET_OVERHEAD: usize = 256;
+/// Of what is compressed at a time: one block.
+const PIECE_BYTES: usize = 16 * 1024;
+/// What is not halved any more.
+const SMALL_PIECE_BYTES: usize = 512;
+/// The end of a piece.
+const FLUSHED: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// An empty block, said to be the last.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::DeflateDecoder;
+
     use super::*;
 
     #[test]
     fn no_single_byte_makes_a_line_end() {
-        for byte in 0..=u8::MAX {
-            let formed = deflated_piece(&[byte]);
-            assert!(formed.ends_with(&[0x00, 0x00, 0xff, 0xff]), "{formed:02x?}");
-            assert!(!has_line_end(&formed), "{formed:02x?}");
+        for (byte, formed) in SINGLE_BYTES.iter().enumerate() {
+            assert!(!has_line_end(formed), "{byte}: {formed:02x?}");
         }
+    }
+
+    /// Goal: whatever is in an answer, it has no line end and says the same. Method: letters at
+    /// random, words, line ends, high bytes and nothing, around the sizes of pieces and blocks.
+    #[test]
+    fn answers_of_every_length_have_no_line_end_and_say_the_same() {
+        let mut seed = 7_u64;
+        let mut random = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 40) as u8
+        };
+        let letters: Vec<u8> = (0..200_000).map(|_| random() % 58 + b'A').collect();
+        let words = b"what was said, and said again\r\n".repeat(7_000);
+        let high: Vec<u8> = (0..70_000).map(|_| random() | 0x80).collect();
+        for bytes in [&letters, &words, &high] {
+            let lengths = (0..70).chain(PIECE_BYTES - 300..PIECE_BYTES + 300).step_by(7);
+            for len in lengths.chain([31_744, 63_747, 65_535, bytes.len()]) {
+                let formed = deflated(&bytes[..len]);
+                assert!(!has_line_end(&formed), "{len}");
+                let mut inflated = Vec::new();
+                let mut decoder = DeflateDecoder::new(&formed[..]);
+                decoder.read_to_end(&mut inflated).expect("it is whole");
+                assert!(inflated == bytes[..len], "{len}");
+            }
+        }
+        assert_eq!(deflated(b""), LAST_BLOCK);
     }
 }

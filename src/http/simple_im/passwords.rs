@@ -18,12 +18,7 @@ pub(super) struct Passwords {
 
 impl Passwords {
     pub(super) fn new() -> Self {
-        Self::of(RUNNING_MAX)
-    }
-
-    /// For what takes no memory: so many run at once.
-    pub(super) fn of(running: usize) -> Self {
-        Self { turns: Semaphore::new(WAITING_MAX), running: Arc::new(Semaphore::new(running)) }
+        Self { turns: Semaphore::new(WAITING_MAX), running: Arc::new(Semaphore::new(RUNNING_MAX)) }
     }
 
     /// Runs what hashes or verifies on a blocking thread, in its turn. The error: there is none.
