@@ -395,14 +395,15 @@ impl Oracle {
     }
 
     /// First pushes on a connection follow the order in which one connection of one sender first
-    /// sent the messages of one conversation. One that was sent again may have failed at first.
+    /// sent the messages of one conversation. One that was sent again may have failed at first, and
+    /// one that another connection went on without comes to this one when the store is read.
     fn check_order(&mut self) {
         let mut found = None;
         for (id, log) in &self.logs {
             let mut last = BTreeMap::new();
             for &index in &log.seen {
                 let record = &self.records[index];
-                if record.transmissions > 1 {
+                if record.transmissions > 1 || self.was_given_up(*id, log.user, index) {
                     continue;
                 }
                 let conversation = (record.first_sent_on, record.to.group());
@@ -416,6 +417,14 @@ impl Oracle {
         if let Some(text) = found {
             self.violated(text);
         }
+    }
+
+    /// Another connection of the user may have gone on without its acknowledgement.
+    fn was_given_up(&self, here: ClientId, user: Option<u32>, index: usize) -> bool {
+        self.logs.iter().any(|(id, log)| {
+            let goes_on = *id != here && log.user == user && log.layout == Layout::Named;
+            goes_on && log.pushes.get(&index).is_some_and(|(_, acked)| acked.is_none())
+        })
     }
 
     /// The dead letters, each of which must have had its three failed rounds.
