@@ -1,8 +1,8 @@
 //! Memory straight from the kernel: mappings, and arrays that lie in one.
 //!
-//! Invariants of the `unsafe` here: a mapping is unmapped once, when nothing leads into it any more;
-//! a [`Chunk`] lies at the start of its own mapping, which is large and aligned enough for it, and
-//! its elements are whole from its creation to its end. Never: says what the memory is for.
+//! Invariants of the `unsafe` here: a mapping is unmapped once, when nothing leads into it any
+//! more; a [`Chunk`] lies at the start of its own mapping, which is large and aligned enough for
+//! it, and its elements are whole from its creation to its end. Never: says what the memory is for.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, handle_alloc_error};
@@ -50,8 +50,8 @@ impl Drop for Mapping {
     }
 }
 
-/// An array in small pages of its own, like a `Box<[T; N]>`. The heap is in huge ones, which is good
-/// for what is busy; what every idle session has must not come in steps of 2 MiB.
+/// An array in small pages of its own, like a `Box<[T; N]>`. The heap is in huge ones, which is
+/// good for what is busy; what every idle session has must not come in steps of 2 MiB.
 pub(crate) struct Chunk<T, const N: usize> {
     array: NonNull<[T; N]>,
     /// Goes after the array, in [`Drop`].

@@ -111,8 +111,8 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
 }
 
 /// Compressed, without a line end: clients cut the answer there. A piece whose output has one by
-/// chance is halved, and byte by byte if it is small: single bytes have none. Each piece ends in FF,
-/// so that nothing begins between two.
+/// chance is halved, and goes byte by byte if it is small: single bytes have none. Each piece ends
+/// in FF, so that nothing begins between two.
 fn deflated(bytes: &[u8]) -> Vec<u8> {
     let (mut out, mut deflate) = (Vec::new(), Deflate::new());
     let mut pieces: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).rev().collect();
