@@ -124,7 +124,8 @@ pub const CLOSE_DEADLINE_MS: u64 = 1_000;
 /// A handed-over connection or its state without its other half is given up after this.
 pub const HAND_OVER_MS: u64 = 5_000;
 
-/// With more shards than this, the fixed memory of each is at most 1 MiB.
+/// With more shards than this, the fixed memory of each is at most 1 MiB: fewer receive buffers,
+/// and no huge pages in the whole process.
 pub const MANY_SHARDS: u16 = 16;
 /// Receive buffers of one of many shards: 256 KiB. With a ring of 64 KiB, the mesh's rings (under
 /// 512 KiB up to 64 shards) and the wheel it stays under that.

@@ -138,7 +138,7 @@ impl Home {
             }
             Some(Seen::Pending(request)) => {
                 self.counters.duplicates += 1;
-                self.move_pending(request, slot, number, now, fx);
+                self.move_pending(request, slot, number, receipt, now, fx);
             }
             None if at_once => {
                 let request = ShardMessage::NO_REPLY;
@@ -550,14 +550,13 @@ impl Home {
         request: u32,
         slot: Slot,
         number: Option<u32>,
+        receipt: Option<Receipt>,
         now: Now,
         fx: &mut impl Effects,
     ) {
         let Some(pending) = self.pendings.get_mut(request) else { return };
         let (old, id) = (std::mem::replace(&mut pending.slot, slot), pending.publish.id);
-        if number.is_none() {
-            pending.publish.receipt = None;
-        }
+        pending.publish.receipt = receipt;
         let left = match &mut pending.origin {
             Origin::User { numbers, .. } => {
                 let left = if old == slot { Numbers::new() } else { std::mem::take(numbers) };

@@ -50,7 +50,7 @@ impl Drop for Mapping {
     }
 }
 
-/// An array in small pages of its own, like a `Box<[T; N]>`. The heap is in huge ones, which is
+/// An array in small pages of its own, like a `Box<[T; N]>`. The heap may be in huge ones, which is
 /// good for what is busy; what every idle session has must not come in steps of 2 MiB.
 pub(crate) struct Chunk<T, const N: usize> {
     array: NonNull<[T; N]>,
@@ -64,7 +64,7 @@ unsafe impl<T: Send, const N: usize> Send for Chunk<T, N> {}
 impl<T: Default, const N: usize> Default for Chunk<T, N> {
     /// All elements have their default value.
     fn default() -> Self {
-        const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
+        const { assert!(align_of::<T>() <= 4096 && size_of::<[T; N]>() > 0) };
         let layout = Layout::new::<[T; N]>();
         let mapping = Mapping::new(layout.size()).unwrap_or_else(|_| handle_alloc_error(layout));
         mapping.avoid_huge_pages();

@@ -14,7 +14,7 @@ use shards::io::sim::{ClientId, Rng, SimNet};
 
 use super::oracle::{Draft, Oracle, To, id_of};
 use super::plan::{Acks, GHOST, Layout, Profile, USERS};
-use super::speech::{self, Heard};
+use super::speech::{self, Heard, Pushed};
 use super::wire::{Incoming, Transport, Wire};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,9 +232,9 @@ impl Client {
     fn heard(&mut self, heard: Heard, cx: &mut Cx<'_>) {
         match heard {
             Heard::LoggedIn(holds) => self.logged_in(holds, cx),
-            Heard::Push { group, id, body } => self.pushed(group, &id, &body, cx),
-            Heard::Acked(kind, id) => {
-                cx.oracle.publish_acked(self.conn, kind, &id);
+            Heard::Push(push) => self.pushed(&push, cx),
+            Heard::Acked(id, kind, called) => {
+                cx.oracle.publish_acked(self.conn, &id, kind, called.as_ref());
                 self.is_over(&id);
             }
             Heard::NotNow(id) => cx.oracle.publish_failed(self.conn, &id),
@@ -246,7 +246,10 @@ impl Client {
                 self.send(&speech::pong(self.profile.layout), cx);
             }
             // Leaves the terminal to whoever it is now, for a while.
-            Heard::Replaced => self.leave(8_000, cx),
+            Heard::Replaced => {
+                cx.oracle.replaced(self.conn);
+                self.leave(8_000, cx);
+            }
             Heard::Ping | Heard::Goodbye => {}
         }
     }
@@ -267,17 +270,17 @@ impl Client {
         }
     }
 
-    fn pushed(&mut self, group: Option<u32>, id: &MessageId, body: &[u8], cx: &mut Cx<'_>) {
+    fn pushed(&mut self, push: &Pushed, cx: &mut Cx<'_>) {
         let now = cx.net.now();
         if self.phase != Phase::Online {
             return cx.oracle.violated(format!("a push before the login: {}", self.state()));
         }
-        let Some(index) = cx.oracle.pushed(self.conn, group, id, body, now) else { return };
+        let Some(index) = cx.oracle.pushed(self.conn, push, now) else { return };
         if self.profile.fears_poison && cx.oracle.record(index).poison {
             return self.leave(1_000, cx);
         }
-        let kind = group.map_or(PublishKind::User, |_| PublishKind::Group);
-        let debt = Debt { index, kind, id: *id };
+        let kind = push.group.map_or(PublishKind::User, |_| PublishKind::Group);
+        let debt = Debt { index, kind, id: push.id };
         match self.profile.acks {
             Acks::AtOnce => self.acknowledge(&debt, cx),
             Acks::Shuffled(ms) => self.owed.push((now.plus_ms(self.rng.below(ms)), debt)),
@@ -411,7 +414,7 @@ impl Client {
     }
 
     fn ended(&mut self, away_ms: u64, by_client: bool, cx: &mut Cx<'_>) {
-        cx.oracle.ended(self.conn, by_client);
+        cx.oracle.ended(self.conn, by_client, cx.net.now());
         self.phase = Phase::Away;
         self.owed.clear();
         self.frozen = false;

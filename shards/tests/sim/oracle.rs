@@ -12,6 +12,8 @@ use shards::io::sim::ClientId;
 
 use super::disk::{Content, Disk};
 use super::plan::{GHOST, Layout, Plan};
+use super::speech::Pushed;
+use super::world::{NAMED_RETRIES, NAMED_RETRY_MS};
 
 /// Whom a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,18 @@ pub struct Record {
     first_sent_on: Option<ClientId>,
     transmissions: u32,
     acks: u32,
+    /// It was said that it will never be taken over.
+    refused: bool,
+    /// What the gateway calls it, where that is said.
+    called: Option<MessageId>,
+}
+
+/// Pushes of one message on one connection.
+#[derive(Debug)]
+struct Pushes {
+    count: u32,
+    first: Now,
+    acked: Option<Now>,
 }
 
 /// What one connection of a client has seen.
@@ -74,8 +88,8 @@ struct Log {
     layout: Layout,
     /// Messages in the order of their first push.
     seen: Vec<usize>,
-    /// Pushes of each, and when it was acknowledged.
-    pushes: BTreeMap<usize, (u32, Option<Now>)>,
+    pushes: BTreeMap<usize, Pushes>,
+    ended: Option<Now>,
     /// It did not read for a while: old copies may come late.
     froze: bool,
     /// Where answers have an order: what it sent, not answered yet.
@@ -106,9 +120,12 @@ pub struct Oracle {
     /// A push that comes so much later than its acknowledgement was not on its way before.
     echo_ms: Option<u64>,
     records: Vec<Record>,
+    /// The gateway's own names of messages.
+    names: BTreeMap<Vec<u8>, usize>,
     logs: BTreeMap<ClientId, Log>,
     /// Connections that have ended, by user.
     ended: BTreeMap<u32, u32>,
+    crashed: bool,
     breach: Option<String>,
 }
 
@@ -123,8 +140,10 @@ impl Oracle {
             pushes_max: u32::MAX,
             echo_ms: None,
             records: Vec::new(),
+            names: BTreeMap::new(),
             logs: BTreeMap::new(),
             ended: BTreeMap::new(),
+            crashed: false,
             breach: None,
         }
     }
@@ -142,6 +161,11 @@ impl Oracle {
     /// Bounds how long a copy that was on its way can take where the client reads.
     pub fn expect_echoes_within(&mut self, ms: u64) {
         self.echo_ms = Some(ms);
+    }
+
+    /// The gateway has crashed: ids sent to it before are new to the next one.
+    pub fn crashed(&mut self) {
+        self.crashed = true;
     }
 
     pub fn breach(&mut self) -> Option<String> {
@@ -167,6 +191,7 @@ impl Oracle {
             layout,
             seen: Vec::new(),
             pushes: BTreeMap::new(),
+            ended: None,
             froze: false,
             unanswered: Vec::new(),
         };
@@ -177,7 +202,15 @@ impl Oracle {
         self.log(id).froze = true;
     }
 
-    pub fn ended(&mut self, id: ClientId, by_client: bool) {
+    /// Somebody else has become the terminal of a connection.
+    pub fn replaced(&mut self, id: ClientId) {
+        if self.strict {
+            self.violated(format!("{id:?} was replaced, by nobody"));
+        }
+    }
+
+    pub fn ended(&mut self, id: ClientId, by_client: bool, now: Now) {
+        self.log(id).ended = Some(now);
         if let Some(user) = self.log(id).user {
             *self.ended.entry(user).or_default() += 1;
         }
@@ -205,6 +238,8 @@ impl Oracle {
             first_sent_on: None,
             transmissions: 0,
             acks: 0,
+            refused: false,
+            called: None,
         };
         self.records.push(record);
         self.records.len() - 1
@@ -230,7 +265,14 @@ impl Oracle {
     }
 
     /// The gateway acknowledges a publish: it must be safe now.
-    pub fn publish_acked(&mut self, id: ClientId, kind: Option<PublishKind>, message: &MessageId) {
+    /// `called`: what the gateway says that it calls it.
+    pub fn publish_acked(
+        &mut self,
+        id: ClientId,
+        message: &MessageId,
+        kind: Option<PublishKind>,
+        called: Option<&MessageId>,
+    ) {
         let Some(index) = self.index_of(message) else {
             return self.violated(format!("{id:?} got an ack for {message:?}, which nobody sent"));
         };
@@ -241,10 +283,16 @@ impl Oracle {
         if record.from != user || kind.is_some_and(|kind| record.to.kind() != kind) {
             return self.violated(format!("{id:?} got a strange ack {kind:?} for {index}"));
         }
+        if record.refused {
+            return self.violated(format!("message {index} was refused, and acknowledged"));
+        }
         if acks > sent {
             return self.violated(format!("message {index}: {acks} acks, sent {sent} times"));
         }
         self.answered(id, index);
+        if let Some(Err(what)) = called.map(|called| self.is_called(index, called)) {
+            self.violated(format!("the answer to message {index}: {what}"));
+        }
         let disk = self.disk.clone();
         if let Some(user) = self.unsafe_for(index, &disk.content()) {
             let text = format!("message {index} was acknowledged, not safe for user {user}");
@@ -268,6 +316,7 @@ impl Oracle {
         self.answered(id, index);
         let record = &mut self.records[index];
         record.acks += 1;
+        record.refused = true;
         let group = record.to.group().and_then(|group| self.groups.get(&group));
         let is_member = record.from.is_none_or(|from| group.is_none_or(|m| m.contains(&from)));
         if is_member {
@@ -276,60 +325,92 @@ impl Oracle {
     }
 
     /// The gateway pushes a message; gives its number.
-    pub fn pushed(
-        &mut self,
-        id: ClientId,
-        group: Option<u32>,
-        message: &MessageId,
-        body: &[u8],
-        now: Now,
-    ) -> Option<usize> {
-        let Some(index) = self.index_of_push(message, body) else {
-            self.violated(format!("{id:?} got {message:?}, which nobody sent"));
+    pub fn pushed(&mut self, id: ClientId, push: &Pushed, now: Now) -> Option<usize> {
+        let Some(index) = self.index_of_push(push) else {
+            self.violated(format!("{id:?} got {push:?}, which nobody sent"));
             return None;
         };
-        if let Err(what) = self.check_push(id, group, index, body, now) {
+        let checked = self.check_id(id, index, push);
+        if let Err(what) = checked.and_then(|()| self.check_push(id, index, push, now)) {
             self.violated(format!("message {index} on {id:?}: {what}"));
         }
         Some(index)
     }
 
+    /// Within the sender's protocol it has his id, but by name; else always the same of the
+    /// gateway's.
+    fn check_id(&mut self, id: ClientId, index: usize, push: &Pushed) -> Result<(), String> {
+        let named = self.log(id).layout == Layout::Named;
+        let record = &self.records[index];
+        let from = record.from.map_or_else(String::new, |user| format!("u{user}"));
+        if push.from.as_ref().is_some_and(|said| *said != from) {
+            return Err(format!("it is said to be from {:?}", push.from));
+        }
+        if named || record.by_name {
+            return self.is_called(index, &push.id);
+        }
+        match self.index_of(&push.id) {
+            Some(same) if same == index => Ok(()),
+            _ => Err(format!("it has the id {:?}", push.id)),
+        }
+    }
+
+    /// The gateway has a name for a message: no other's, and the only one unless it was sent again.
+    fn is_called(&mut self, index: usize, name: &MessageId) -> Result<(), String> {
+        let other = *self.names.entry(name.as_bytes().to_vec()).or_insert(index);
+        let record = &mut self.records[index];
+        let before = *record.called.get_or_insert(*name);
+        if other != index {
+            return Err(format!("it is called {name:?}, like message {other}"));
+        }
+        if before != *name && record.transmissions == 1 {
+            return Err(format!("it is called {name:?} and {before:?}"));
+        }
+        Ok(())
+    }
+
     fn check_push(
         &mut self,
         id: ClientId,
-        group: Option<u32>,
         index: usize,
-        body: &[u8],
+        push: &Pushed,
         now: Now,
     ) -> Result<(), String> {
         let (pushes_max, echo_ms, strict) = (self.pushes_max, self.echo_ms, self.strict);
         let log = self.logs.get_mut(&id).ok_or("the connection is unknown")?;
         let record = &self.records[index];
+        // To a gateway that was started anew it is another message.
+        let may_be_new = self.crashed && record.transmissions > 1;
         let user = log.user.ok_or("the door is pushed nothing")?;
-        // Other terminals of who speaks to a group by name hear what he says, as a courtesy.
-        let by_him = record.by_name && record.from == Some(user) && record.to.group().is_some();
-        let is_echo = by_him && record.first_sent_on != Some(id);
+        // Other terminals of who speaks to his group by name hear what he says, as a courtesy.
+        let members = record.to.group().and_then(|group| self.groups.get(&group));
+        let is_his = members.is_some_and(|members| members.contains(&user));
+        let by_him = record.by_name && record.from == Some(user);
+        let is_echo = by_him && is_his && record.first_sent_on != Some(id);
         if !record.recipients.contains_key(&user) && !is_echo {
             return Err(format!("it is not for user {user}"));
         }
-        if record.body != body {
+        if record.body != push.body {
             return Err("the body is another".to_owned());
         }
-        if group != record.to.group().filter(|_| log.group_form()) {
-            return Err(format!("its form names the group {group:?}"));
+        if push.group != record.to.group().filter(|_| log.group_form()) {
+            return Err(format!("its form names the group {:?}", push.group));
         }
-        let (pushes, acked) = log.pushes.entry(index).or_insert((0, None));
-        *pushes += 1;
-        if *pushes == 1 {
+        let none = Pushes { count: 0, first: now, acked: None };
+        let pushes = log.pushes.entry(index).or_insert(none);
+        pushes.count += 1;
+        if pushes.count == 1 {
             log.seen.push(index);
         } else if strict {
             return Err("it was pushed again without a fault".to_owned());
         }
-        if *pushes > pushes_max {
-            return Err(format!("it was pushed {pushes} times"));
+        if pushes.count > pushes_max {
+            return Err(format!("it was pushed {} times", pushes.count));
         }
-        match (*acked, echo_ms) {
-            (Some(at), Some(echo_ms)) if now.ms_since(at) > echo_ms && !log.froze => {
+        match (pushes.acked, echo_ms) {
+            (Some(at), Some(echo_ms))
+                if now.ms_since(at) > echo_ms && !log.froze && !may_be_new =>
+            {
                 Err(format!("pushed again {} ms after its ack", now.ms_since(at)))
             }
             _ => Ok(()),
@@ -339,8 +420,8 @@ impl Oracle {
     /// A client acknowledges a push: from now on the message is its own.
     pub fn receipt(&mut self, id: ClientId, index: usize, now: Now) {
         let log = self.log(id);
-        if let Some((_, acked)) = log.pushes.get_mut(&index) {
-            acked.get_or_insert(now);
+        if let Some(pushes) = log.pushes.get_mut(&index) {
+            pushes.acked.get_or_insert(now);
         }
         let Some(user) = log.user else { return };
         if let Some(has) = self.records[index].recipients.get_mut(&user) {
@@ -372,6 +453,11 @@ impl Oracle {
             content.rows().map(|(user, _)| user).filter(|&user| user != GHOST).collect();
         if !left.is_empty() {
             self.violated(format!("rows are left in the store, of users {left:?}"));
+        }
+        let live = self.logs.iter().filter(|(_, log)| log.ended.is_none());
+        let waits = live.filter(|(_, log)| !log.unanswered.is_empty()).map(|(id, _)| *id).next();
+        if let Some(id) = waits {
+            self.violated(format!("{id:?} waits for answers"));
         }
         self.check_order();
     }
@@ -419,11 +505,17 @@ impl Oracle {
         }
     }
 
-    /// Another connection of the user may have gone on without its acknowledgement.
+    /// Another connection of the user may have gone on without its acknowledgement: it was there
+    /// for as long as all copies take, or did not read what was sent to it.
     fn was_given_up(&self, here: ClientId, user: Option<u32>, index: usize) -> bool {
-        self.logs.iter().any(|(id, log)| {
-            let goes_on = *id != here && log.user == user && log.layout == Layout::Named;
-            goes_on && log.pushes.get(&index).is_some_and(|(_, acked)| acked.is_none())
+        let mut others = self
+            .logs
+            .iter()
+            .filter(|(id, log)| **id != here && log.user == user && log.layout == Layout::Named);
+        others.any(|(_, log)| {
+            let silent = log.pushes.get(&index).filter(|pushes| pushes.acked.is_none());
+            let lived = |first: Now| log.ended.map_or(u64::MAX, |ended| ended.ms_since(first));
+            log.froze || silent.is_some_and(|pushes| lived(pushes.first) >= GIVE_UP_MS)
         })
     }
 
@@ -491,11 +583,11 @@ impl Oracle {
     }
 
     /// Clients of another protocol than the sender's see an id of the gateway's.
-    fn index_of_push(&self, message: &MessageId, body: &[u8]) -> Option<usize> {
+    fn index_of_push(&self, push: &Pushed) -> Option<usize> {
         if !self.mixed {
-            return self.index_of(message);
+            return self.index_of(&push.id);
         }
-        let text = std::str::from_utf8(body.get(..TEXT)?).ok()?;
+        let text = std::str::from_utf8(push.body.get(..TEXT)?).ok()?;
         let index = usize::from_str_radix(text, 16).ok()?;
         (index < self.records.len()).then_some(index)
     }
@@ -506,6 +598,9 @@ impl Oracle {
         (index < self.records.len()).then_some(index)
     }
 }
+
+/// All copies of a push by name, and the silence after the last.
+const GIVE_UP_MS: u64 = (1 + NAMED_RETRIES) * NAMED_RETRY_MS;
 
 /// Digits of a message's number in its body.
 const TEXT: usize = 8;

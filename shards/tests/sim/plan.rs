@@ -69,6 +69,8 @@ pub struct Profile {
     pub wrong_password: bool,
     /// Sends publishes right behind its login.
     pub pipelines: bool,
+    /// Which terminal it is, where that is not in the layout.
+    pub device: u8,
     /// Messages to publish.
     pub publishes: u32,
     /// Publishes that may be unacknowledged at a time.
@@ -88,6 +90,7 @@ impl Profile {
             leaves: false,
             wrong_password: false,
             pipelines: false,
+            device: 0,
             publishes: 15,
             window: 8,
         }
@@ -100,6 +103,7 @@ impl Profile {
                 Layout::Terminal(_) => Layout::Terminal(kind),
                 other => other,
             },
+            device: kind,
             acks: Acks::AtOnce,
             answers_pings: true,
             freezes: false,
@@ -138,7 +142,7 @@ impl Plan {
             // Whoever answers in time does not notice that the gateway stood still.
             (plan.kernel.stall_ppm, plan.kernel.stall_us) = (STALL_PPM as u32, STALL_US);
         }
-        plan.profiles = profiles(strict, &mut rng);
+        plan.profiles = profiles(strict, !seed.is_multiple_of(3), &mut rng);
         plan
     }
 
@@ -195,18 +199,20 @@ fn groups(rng: &mut Rng) -> BTreeMap<u32, Vec<u32>> {
     groups
 }
 
-fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
-    let mut profiles: Vec<_> = (1..=USERS).map(|user| profile(user, strict, rng)).collect();
+/// `named`: with clients of [`Layout::Named`] among them.
+fn profiles(strict: bool, named: bool, rng: &mut Rng) -> Vec<Profile> {
+    let mut profiles: Vec<_> = (1..=USERS).map(|user| profile(user, strict, named, rng)).collect();
     // Second clients of some users: another kind of terminal, or the same one again.
     for user in 1..=3 {
         let first = profiles[user as usize - 1].layout;
         let layout = match first {
             Layout::Terminal(kind) if !strict && rng.chance(500_000) => Layout::Terminal(kind),
             Layout::Terminal(kind) => Layout::Terminal(kind + 1),
+            Layout::Named if !strict && rng.chance(300_000) => Layout::Named,
             _ => Layout::Terminal(9),
         };
-        let transport = if rng.chance(200_000) { Transport::Tcp } else { Transport::Ws };
-        profiles.push(Profile { layout, transport, ..profile(user, strict, rng) });
+        let transport = transport(layout, rng);
+        profiles.push(Profile { layout, transport, ..profile(user, strict, named, rng) });
     }
     profiles.push(Profile {
         transport: Transport::Tcp,
@@ -214,7 +220,9 @@ fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
         ..Profile::new(0, Layout::Door)
     });
     if !strict {
-        let mut stranger = Profile::new(5, Layout::Plain);
+        let layout = if named { Layout::Named } else { Layout::Plain };
+        let mut stranger = Profile::new(5, layout);
+        stranger.transport = transport(layout, rng);
         stranger.wrong_password = true;
         stranger.publishes = 0;
         profiles.push(stranger);
@@ -222,20 +230,24 @@ fn profiles(strict: bool, rng: &mut Rng) -> Vec<Profile> {
     profiles
 }
 
-fn profile(user: u32, strict: bool, rng: &mut Rng) -> Profile {
-    let layout = match rng.below(6) {
-        0 => Layout::Plain,
-        1 => Layout::Role,
-        2 | 3 => Layout::Named,
-        _ => Layout::Terminal(1 + rng.below(3) as u8),
-    };
-    let mut profile = Profile::new(user, layout);
-    profile.pipelines = rng.chance(400_000);
-    profile.transport = match layout {
+fn transport(layout: Layout, rng: &mut Rng) -> Transport {
+    match layout {
         Layout::Named => Transport::Varint,
         _ if rng.chance(200_000) => Transport::Tcp,
         _ => Transport::Ws,
+    }
+}
+
+fn profile(user: u32, strict: bool, named: bool, rng: &mut Rng) -> Profile {
+    let layout = match rng.below(if named { 6 } else { 4 }) {
+        0 => Layout::Plain,
+        1 => Layout::Role,
+        2 | 3 => Layout::Terminal(1 + rng.below(3) as u8),
+        _ => Layout::Named,
     };
+    let mut profile = Profile::new(user, layout);
+    profile.pipelines = rng.chance(400_000);
+    profile.transport = transport(layout, rng);
     profile.window = *rng.pick(&[1, 4, 16]);
     profile.acks = if rng.chance(500_000) { Acks::AtOnce } else { Acks::Shuffled(30) };
     if strict {

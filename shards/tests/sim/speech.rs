@@ -6,8 +6,9 @@ use codec::binary::client::{self as binary, ServerPacket, Tail};
 use codec::binary::code;
 use codec::im_demo::client as named;
 use codec::im_demo::client::ServerPacket as NamedPacket;
-use codec::im_demo::types::{ChatType, ConAck, Connect, Ping, Response, Status};
+use codec::im_demo::types::{ChatType, ConAck, Connect, MessageAck, Ping, Response, Status};
 use codec::{GroupId, MessageId, PublishKind, UserId};
+use prost::Message as _;
 
 use super::oracle::{Record, To, id_of};
 use super::plan::{Layout, Profile};
@@ -17,13 +18,10 @@ use super::plan::{Layout, Profile};
 pub enum Heard {
     /// The login holds, or its password is wrong.
     LoggedIn(bool),
-    Push {
-        group: Option<u32>,
-        id: MessageId,
-        body: Vec<u8>,
-    },
-    /// A publish is safe. Not every protocol says of which kind it was.
-    Acked(Option<PublishKind>, MessageId),
+    Push(Pushed),
+    /// A publish is safe. Not every protocol says of which kind it was, or what the gateway calls
+    /// it.
+    Acked(MessageId, Option<PublishKind>, Option<MessageId>),
     /// A publish is not taken over at the moment.
     NotNow(MessageId),
     /// A publish is not taken over, and never will be.
@@ -33,6 +31,16 @@ pub enum Heard {
     Replaced,
     /// The connection will end.
     Goodbye,
+}
+
+/// A message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pushed {
+    pub group: Option<u32>,
+    pub id: MessageId,
+    /// Where it is said.
+    pub from: Option<String>,
+    pub body: Vec<u8>,
 }
 
 /// Reads one packet of the gateway.
@@ -52,11 +60,13 @@ fn hear_binary(layout: Layout, packet: &[u8]) -> Result<Heard, String> {
     Ok(match packet {
         ServerPacket::ConnectAck(code::ACCEPTED) => Heard::LoggedIn(true),
         ServerPacket::ConnectAck(code::BAD_CREDENTIALS) => Heard::LoggedIn(false),
-        ServerPacket::Push { id, body } => Heard::Push { group: None, id, body: body.to_vec() },
-        ServerPacket::GroupPush { group, id, body } => {
-            Heard::Push { group: Some(group.0), id, body: body.to_vec() }
+        ServerPacket::Push { id, body } => {
+            Heard::Push(Pushed { group: None, id, from: None, body: body.to_vec() })
         }
-        ServerPacket::PublishAck(kind, id) => Heard::Acked(Some(kind), id),
+        ServerPacket::GroupPush { group, id, body } => {
+            Heard::Push(Pushed { group: Some(group.0), id, from: None, body: body.to_vec() })
+        }
+        ServerPacket::PublishAck(kind, id) => Heard::Acked(id, Some(kind), None),
         ServerPacket::Ping => Heard::Ping,
         ServerPacket::Disconnect if !known => Heard::Replaced,
         ServerPacket::Logout if known => Heard::Replaced,
@@ -70,14 +80,19 @@ fn hear_named(packet: &[u8]) -> Result<Heard, String> {
         NamedPacket::ConAck(ConAck { status, .. }) => Heard::LoggedIn(status == Status::Ok as i32),
         NamedPacket::Push { id, message, .. } => {
             let group = (message.chat() == ChatType::Group).then(|| message.to.parse());
-            Heard::Push {
+            Heard::Push(Pushed {
                 group: group.transpose().map_err(|_| format!("{} is no group", message.to))?,
                 id: message_id(&id)?,
+                from: Some(message.from.clone()),
                 body: named::text(&message).map_err(|error| error.to_string())?.into(),
-            }
+            })
         }
-        NamedPacket::Response(Response { code, id, .. }) => match code {
-            0 => Heard::Acked(None, message_id(&id)?),
+        NamedPacket::Response(Response { code, id, payload, .. }) => match code {
+            0 => {
+                let receipt = MessageAck::decode(&*payload).map_err(|error| error.to_string())?;
+                let called = (!receipt.id.is_empty()).then(|| message_id(&receipt.id));
+                Heard::Acked(message_id(&id)?, None, called.transpose()?)
+            }
             NOT_ALLOWED => Heard::NotAllowed(message_id(&id)?),
             TOO_MANY | BUSY => Heard::NotNow(message_id(&id)?),
             strange => return Err(format!("the answer to {id} is {strange}")),
@@ -94,12 +109,14 @@ fn hear_named(packet: &[u8]) -> Result<Heard, String> {
 
 /// A login: user 7 is `u7` with the password `p7`.
 pub fn login(profile: &Profile) -> Vec<u8> {
-    let Profile { user, layout, wrong_password, .. } = *profile;
+    let Profile { user, layout, wrong_password, device, .. } = *profile;
     let (name, password) = (format!("u{user}"), format!("p{}", user + u32::from(wrong_password)));
     let mut packet = Vec::new();
     let tail = match layout {
         Layout::Named => {
-            let connect = Connect { user: name, token: password, ext: 1, ..Connect::default() };
+            let device = format!("d{device}");
+            let connect =
+                Connect { user: name, token: password, ext: 1, device, ..Connect::default() };
             named::connect(connect, false, &mut packet);
             return packet;
         }

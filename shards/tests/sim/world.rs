@@ -212,6 +212,7 @@ impl World {
         {
             self.crash_at.swap_remove(due);
             self.crashes += 1;
+            self.oracle.crashed();
             self.count();
             self.net.crash_all();
             self.sidecar.crash();
@@ -367,8 +368,7 @@ fn config(plan: &Plan) -> ShardConfig {
     };
     let mut protocols = Settings::default();
     protocols.binary.retry_max = RETRIES as u8;
-    // So that pushes are given up within a run.
-    protocols.im_demo.retry_interval_ms = 700;
+    protocols.im_demo.retry_interval_ms = NAMED_RETRY_MS as u32;
     ShardConfig {
         shards: plan.shards,
         listeners: vec![
@@ -392,6 +392,9 @@ fn config(plan: &Plan) -> ShardConfig {
 /// Far above what a run needs that does not spin.
 const STEPS_MAX: u64 = 2_000_000;
 const RETRIES: u32 = 3;
+/// So that pushes are given up within a run; how often they are repeated is the protocol's own.
+pub const NAMED_RETRY_MS: u64 = 700;
+pub const NAMED_RETRIES: u64 = 3;
 /// See [`Oracle::expect_echoes_within`].
 const ECHO_MS: u64 = 2_000;
 /// At rest for so long is the end.

@@ -110,9 +110,9 @@ fn written(rows: &[Row], dialect: Dialect) -> Vec<u8> {
     out
 }
 
-/// Compressed, without a line end: clients cut the answer there. A piece whose output has one by
-/// chance is halved, and goes byte by byte if it is small: single bytes have none. Each piece ends
-/// in FF, so that nothing begins between two.
+/// Compressed, without a line end: clients cut the answer there. A piece whose output has one is
+/// halved; a small one is cut within its own line ends, and at last goes byte by byte: single bytes
+/// have none. Each piece ends in FF, so that nothing begins between two.
 fn deflated(bytes: &[u8]) -> Vec<u8> {
     let (mut out, mut deflate) = (Vec::new(), Deflate::new());
     let mut pieces: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).rev().collect();
@@ -122,6 +122,10 @@ fn deflated(bytes: &[u8]) -> Vec<u8> {
             out.extend(formed);
         } else if piece.len() > SMALL_PIECE_BYTES {
             let (first, second) = piece.split_at(piece.len() / 2);
+            pieces.extend([second, first]);
+        } else if let Some(end) = piece.windows(2).position(|pair| pair == LINE_END) {
+            // Short texts are stored as they are.
+            let (first, second) = piece.split_at(end + 1);
             pieces.extend([second, first]);
         } else {
             piece.iter().for_each(|byte| out.extend(&SINGLE_BYTES[usize::from(*byte)]));
@@ -158,7 +162,7 @@ impl Deflate {
 }
 
 fn has_line_end(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == b"\r\n")
+    bytes.windows(2).any(|pair| pair == LINE_END)
 }
 
 /// Packets of one answer; the rest comes with the next one, or on the socket.
@@ -173,6 +177,7 @@ const PACKET_OVERHEAD: usize = 256;
 const PIECE_BYTES: usize = 16 * 1024;
 /// What is not halved any more.
 const SMALL_PIECE_BYTES: usize = 512;
+const LINE_END: &[u8; 2] = b"\r\n";
 /// The end of a piece.
 const FLUSHED: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// An empty block, said to be the last.
@@ -194,7 +199,7 @@ mod tests {
     }
 
     /// Goal: whatever is in an answer, it has no line end and says the same. Method: letters at
-    /// random, words, line ends, high bytes and nothing, around the sizes of pieces and blocks.
+    /// random, words, any bytes, line ends and nothing, around the sizes of pieces and blocks.
     #[test]
     fn answers_of_every_length_have_no_line_end_and_say_the_same() {
         let mut seed = 7_u64;
@@ -204,8 +209,9 @@ mod tests {
         };
         let letters: Vec<u8> = (0..200_000).map(|_| random() % 58 + b'A').collect();
         let words = b"what was said, and said again\r\n".repeat(7_000);
-        let high: Vec<u8> = (0..70_000).map(|_| random() | 0x80).collect();
-        for bytes in [&letters, &words, &high] {
+        let any: Vec<u8> = (0..70_000).map(|_| random()).collect();
+        let ends: Vec<u8> = (0..70_000).flat_map(|_| [b'\r', b'\n', random()]).collect();
+        for bytes in [&letters, &words, &any, &ends] {
             let lengths = (0..70).chain(PIECE_BYTES - 300..PIECE_BYTES + 300).step_by(7);
             for len in lengths.chain([31_744, 63_747, 65_535, bytes.len()]) {
                 let formed = deflated(&bytes[..len]);
@@ -217,5 +223,7 @@ mod tests {
             }
         }
         assert_eq!(deflated(b""), LAST_BLOCK);
+        let short = &letters[..150];
+        assert!(deflated(&[short, b"\r\n"].concat()).len() < 180, "it does not grow much");
     }
 }

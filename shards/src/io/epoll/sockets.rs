@@ -11,7 +11,8 @@ use crate::table::Table;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     slots: Slots,
-    /// Beside the records: 4 B each. `None` in a slot whose connection was passed on.
+    /// Beside the records: 4 B each, half a page at a time. `None` in a slot whose connection was
+    /// passed on.
     fds: Table<Option<OwnedFd>>,
     /// Slots to use again, the last one freed first.
     freed: Vec<u32>,
