@@ -43,12 +43,6 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// Passes over bytes that are there.
-    #[inline]
-    pub(crate) fn skip(&mut self, len: usize) {
-        self.unread = &self.unread[len..];
-    }
-
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let Some((head, unread)) = self.unread.split_first_chunk() else {

@@ -75,8 +75,7 @@ impl<'a> Command<'a> {
     /// Reads a Command into an empty one: it is too large to be handed back.
     pub(super) fn read(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
         // Everybody begins with the version, which means nothing.
-        let skipped = if bytes.starts_with(&VERSION) { VERSION.len() } else { 0 };
-        for field in Fields::behind(bytes, skipped) {
+        for field in Fields::behind(bytes, &VERSION) {
             let (number, value) = field?;
             match number {
                 1 => drop(value.int32()?),
@@ -251,12 +250,13 @@ fn disconnect(value: Value<'_>) -> Result<(), WireError> {
 }
 
 fn option(value: Value<'_>) -> Result<bool, WireError> {
-    let mut offline = false;
+    let bytes = value.bytes()?;
     // Nearly always.
-    if value.bytes()? == OFFLINE {
+    if bytes == OFFLINE {
         return Ok(true);
     }
-    for field in Fields::nested(value.bytes()?, 2) {
+    let mut offline = false;
+    for field in Fields::nested(bytes, 2) {
         if let (1, value) = field? {
             offline = value.bool()?;
         }
@@ -286,8 +286,8 @@ fn ping(value: Value<'_>, time: &mut i64) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Field 1 of a Command as the original writes it: version 1.
-const VERSION: [u8; 2] = [0x08, 0x01];
+/// The version of every Command, as its first field.
+pub(super) const VERSION: [u8; 2] = [0x08, 0x01];
 /// Field 1 of an Option: offline.
 const OFFLINE: [u8; 2] = [0x08, 0x01];
 

@@ -42,10 +42,12 @@ impl<'a> Fields<'a> {
         Self::nested(message, 0)
     }
 
-    /// Of a message whose first bytes, so many of them, are known.
-    pub(super) fn behind(message: &'a [u8], known: usize) -> Self {
+    /// Of a message, behind `known` if it begins with that.
+    pub(super) fn behind(message: &'a [u8], known: &[u8]) -> Self {
         let mut fields = Self::new(message);
-        fields.reader.skip(known);
+        if message.starts_with(known) {
+            let _known = fields.reader.take(known.len());
+        }
         fields
     }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use prost::Message as _;
 
-use super::command::Header;
+use super::command::{Header, VERSION};
 use super::fields::{
     bytes_key, bytes_len, int_len, is_plain, put_bytes, put_head, put_int, put_varint,
 };
@@ -23,9 +23,6 @@ use crate::notice::{News, Notice};
 use crate::packet::{Accepted, Failure, Push, Receipt, Refusal};
 use crate::protocol::ProtocolId;
 use crate::query::Answer;
-
-/// The version of every Command, as its first field.
-const VERSION: [u8; 2] = [0x08, 0x01];
 
 /// Appends a rare Command.
 fn put(command: Command, stream: bool, out: &mut Vec<u8>) {

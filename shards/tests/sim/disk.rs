@@ -20,6 +20,7 @@ pub struct DiskFaults {
     /// Of appends: over a cap.
     pub full_ppm: u32,
     pub read_fails_ppm: u32,
+    /// Of look-ups of members and of names.
     pub members_fail_ppm: u32,
 }
 
